@@ -1,0 +1,1 @@
+"""Label assignment: candidates, their costs, and the labels made from them."""

@@ -1,0 +1,199 @@
+"""From costs to labels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lad.assignment.candidates import iou_candidates
+from lad.assignment.costs import AssignmentCost
+from lad.assignment.mixture import fit_mixtures, fit_mixtures_sklearn
+from lad.structures import Anchors, Assignment, Candidates, Targets
+
+
+class LabelAssigner(ABC):
+    """Decides what every anchor is trained to be.
+
+    Attributes:
+        cost: makes one cost per candidate from a network's predictions.
+    """
+
+    cost: AssignmentCost
+
+    @abstractmethod
+    def candidates(self, anchors: Anchors, targets: Targets) -> Candidates:
+        """Returns the anchors that each object may claim: geometry only, shared by networks."""
+
+    @abstractmethod
+    def assign(
+        self, cost: Tensor, candidates: Candidates, anchors: Anchors, targets: Targets
+    ) -> Assignment:
+        """Returns the labels of all anchors.
+
+        Args:
+            cost: (P,) costs of the candidates. A cost that is not finite is taken as the lowest, so
+                that a diverged network shows in its losses instead of losing its positives.
+            candidates: P candidates.
+            anchors: R anchors.
+            targets: G objects of N images with K classes.
+        """
+
+
+class PAAAssigner(LabelAssigner):
+    """Probabilistic anchor assignment (PAA, arXiv 2007.08103, section 3.2).
+
+    Per object the `topk` cheapest candidates of each level; a two-Gaussian mixture over their costs;
+    positives are the candidates of the lower Gaussian up to the one with the highest density
+    (``separation="peak"``, the released code) or those not above its mean (``"mean"``, the LAD
+    paper's text).
+    """
+
+    def __init__(
+        self,
+        *,
+        cost: AssignmentCost,
+        num_classes: int,
+        min_iou: float = 0.1,
+        topk: int = 9,
+        separation: str = "peak",
+        single_candidate_positive: bool = True,
+        mixture: str = "batched",
+    ):
+        """
+        Args:
+            cost: the assignment cost.
+            num_classes: K, the background's label.
+            min_iou: lowest IoU of a candidate that is not its object's best.
+            topk: candidates of each object and level that enter the mixture.
+            separation: "peak" or "mean".
+            single_candidate_positive: an object's only candidate is positive (the original PAA); the
+                official LAD code makes it negative.
+            mixture: "batched", or "sklearn": one scikit-learn fit per object, the slow reference.
+
+        Raises:
+            ValueError: on an unknown separation or mixture, or topk < 1.
+        """
+        mixtures = {"batched": fit_mixtures, "sklearn": fit_mixtures_sklearn}
+        if separation not in ("peak", "mean"):
+            raise ValueError(f"separation={separation!r}: choose 'peak' or 'mean'")
+        if mixture not in mixtures:
+            raise ValueError(f"mixture={mixture!r}: choose 'batched' or 'sklearn'")
+        if topk < 1:
+            raise ValueError(f"topk={topk}: at least one candidate per level is needed")
+        self.cost = cost
+        self.num_classes = num_classes
+        self.min_iou = min_iou
+        self.topk = topk
+        self.separation = separation
+        self.single_candidate_positive = single_candidate_positive
+        self.fit = mixtures[mixture]
+
+    def candidates(self, anchors: Anchors, targets: Targets) -> Candidates:
+        """See `LabelAssigner.candidates`."""
+        return iou_candidates(anchors, targets, min_iou=self.min_iou)
+
+    @torch.no_grad()
+    def assign(
+        self, cost: Tensor, candidates: Candidates, anchors: Anchors, targets: Targets
+    ) -> Assignment:
+        """See `LabelAssigner.assign`."""
+        cost = torch.where(cost.isfinite(), cost, -math.inf)
+        chosen = cheapest_per_level(
+            cost, candidates, len(targets.boxes), len(anchors.shapes), self.topk
+        )
+        positive = self.separate(cost, chosen)
+        return label_anchors(positive, chosen, candidates, anchors, targets, self.num_classes)
+
+    def separate(self, cost: Tensor, chosen: Tensor) -> Tensor:
+        """Returns the (G, T) bool mask of positives among the chosen candidates (see `fit`)."""
+        present = chosen >= 0
+        if not len(cost):
+            return present
+        samples = cost[chosen.clamp(min=0)]
+        diverged = present & samples.isinf()
+        fit = self.fit(samples.masked_fill(diverged, 0.0), present)
+        if self.separation == "mean":
+            positive = fit.lower & (samples <= fit.means[:, :1])
+        else:
+            peak = fit.density.masked_fill(~fit.lower, -math.inf).argmax(dim=1, keepdim=True)
+            rank = torch.arange(samples.shape[1], device=samples.device)
+            positive = fit.lower & (rank <= peak)
+        if not self.single_candidate_positive:
+            positive &= present.sum(dim=1, keepdim=True) > 1
+        return positive | diverged
+
+
+def cheapest_per_level(
+    cost: Tensor, candidates: Candidates, num_objects: int, num_levels: int, topk: int
+) -> Tensor:
+    """Each object's `topk` cheapest candidates of every level, ascending over the levels.
+
+    Args:
+        cost: (P,) without NaN. Equal costs keep the candidates' order.
+        candidates: P candidates.
+        num_objects: G.
+        num_levels: L.
+        topk: how many to take per object and level.
+
+    Returns:
+        (G, L * topk) int64 indices into the candidates, -1 behind an object's last.
+    """
+    device = cost.device
+    group = candidates.gt * num_levels + candidates.level
+    key, order = torch.sort((group << 32) + _ordered_bits(cost), stable=True)
+    group = key >> 32
+    count = torch.zeros(num_objects * num_levels, dtype=torch.int64, device=device)
+    count.scatter_add_(0, group, torch.ones_like(group))
+    rank = torch.arange(len(cost), device=device) - (count.cumsum(0) - count)[group]
+    table = torch.full((num_objects * num_levels, topk + 1), -1, device=device)
+    table[group, rank.clamp(max=topk)] = order  # the last column takes what is beyond topk
+    table = table[:, :topk].reshape(num_objects, num_levels * topk)
+    if not len(cost):
+        return table
+    samples = cost[table.clamp(min=0)].masked_fill(table < 0, math.inf)
+    return table.gather(1, samples.sort(dim=1, stable=True).indices)
+
+
+def _ordered_bits(values: Tensor) -> Tensor:
+    """Integers in 0..2^32-1 that are ordered as the float32 values."""
+    bits = (values + 0.0).view(torch.int32)  # + 0.0 makes one of the two zeros
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long() + (1 << 31)
+
+
+def label_anchors(
+    positive: Tensor,
+    chosen: Tensor,
+    candidates: Candidates,
+    anchors: Anchors,
+    targets: Targets,
+    num_classes: int,
+) -> Assignment:
+    """Writes positives as labels; other anchors are background, those in the padding ignored.
+
+    Args:
+        positive: bool, the shape of ``chosen``.
+        chosen: indices into the candidates, -1 for none.
+        candidates: P candidates, no anchor twice.
+        anchors: R anchors.
+        targets: G objects of N images.
+        num_classes: K, the background's label.
+    """
+    valid = anchors.valid(targets.image_sizes)
+    labels = torch.where(valid, num_classes, -1)
+    gt = torch.full_like(labels, -1)
+    if not len(candidates.gt):
+        return Assignment(labels, gt)
+    num_slots = labels.numel()
+    index = chosen.clamp(min=0).flatten()
+    slot = candidates.image[index] * labels.shape[1] + candidates.anchor[index]
+    slot = torch.where(positive.flatten(), slot, num_slots)  # negatives write behind the end
+    owner = candidates.gt[index]
+
+    def write(target: Tensor, values: Tensor) -> Tensor:
+        padded = torch.cat([target.flatten(), target.new_zeros(1)])
+        return padded.scatter_(0, slot, values)[:num_slots].view_as(target)
+
+    return Assignment(write(labels, targets.classes[owner]), write(gt, owner))

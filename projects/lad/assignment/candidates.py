@@ -1,0 +1,108 @@
+"""Which anchors each object may claim, from geometry alone (LAD paper 3.1, PAA paper 3.1).
+
+An anchor belongs to the object with the highest IoU, if that IoU is at least `min_iou`. On top of
+that every object claims the anchors that tie at its own highest IoU, however low; of several objects
+that claim one anchor so, the later one wins.
+
+An anchor grid is regular, so the cells that can reach a given IoU with a box lie in a window around
+its centre. Only those windows are visited: a few hundred cells an object instead of all R anchors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lad.boxes import paired_iou
+from lad.structures import Anchors, Candidates, Targets
+
+# Windows are a hair larger than needed; the IoU itself decides.
+_SLACK = 1e-4
+
+
+def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) -> Candidates:
+    """Returns the candidates of every object, ordered by object, level and anchor.
+
+    Runs where ``targets`` are: with targets on the CPU a GPU is never waited for.
+
+    Args:
+        anchors: the anchors of the batch's feature maps.
+        targets: G objects in N images.
+        min_iou: below this IoU an anchor is background, unless it is an object's best.
+    """
+    boxes = anchors.boxes.to(targets.boxes.device)
+    pair_gt, pair_level, pair_anchor = _window_pairs(anchors, targets, min_iou)
+    iou = paired_iou(targets.boxes[pair_gt], boxes[pair_anchor])
+    num_objects = len(targets.boxes)
+    best = iou.new_zeros(num_objects).scatter_reduce_(0, pair_gt, iou, "amax")
+    is_best = iou == best[pair_gt]
+
+    # One integer orders all claims on an anchor: an object's best beats any IoU and the later object
+    # wins; else the higher IoU (the bits of a non-negative float are ordered as the float), then the
+    # earlier object.
+    claim = torch.where(
+        is_best,
+        pair_gt + (1 << 62),
+        iou.view(torch.int32).long() * (1 << 31) + (num_objects - 1 - pair_gt),
+    )
+    claim = claim.masked_fill((iou < min_iou) & ~is_best, -1)
+    pair_image = targets.image[pair_gt]
+    slot = pair_image * len(boxes) + pair_anchor
+    winner = claim.new_full((len(targets.image_sizes) * len(boxes),), -1)
+    winner.scatter_reduce_(0, slot, claim, "amax")
+    keep = ((claim == winner[slot]) & (claim >= 0)).nonzero(as_tuple=True)[0]
+    return Candidates(pair_image[keep], pair_anchor[keep], pair_gt[keep], pair_level[keep])
+
+
+def _window_pairs(
+    anchors: Anchors, targets: Targets, min_iou: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All (object, level, anchor) inside the windows, ordered so."""
+    device = targets.boxes.device
+    first, last = _windows(anchors, targets, min_iou)  # (G, L, 2) each, x then y, inclusive
+    extent = (last - first + 1).clamp(min=0)
+    count = extent.prod(dim=-1).flatten()  # (G * L,)
+    window = torch.repeat_interleave(count)
+    start = (count.cumsum(0) - count)[window]
+    index = torch.arange(len(window), device=device) - start
+    width = extent[..., 0].flatten()[window]
+    row = torch.div(index, width, rounding_mode="floor")
+    level_start = torch.tensor([0, *anchors.num_per_level[:-1]], device=device).cumsum(0)
+    level_width = torch.tensor([w for _, w in anchors.shapes], device=device)
+    gt = torch.div(window, len(anchors.strides), rounding_mode="floor")
+    level = window - gt * len(anchors.strides)
+    first_x, first_y = first[..., 0].flatten()[window], first[..., 1].flatten()[window]
+    cell = (first_y + row) * level_width[level] + first_x + index - row * width
+    return gt, level, level_start[level] + cell
+
+
+def _windows(anchors: Anchors, targets: Targets, min_iou: float) -> tuple[Tensor, Tensor]:
+    """First and last cell (x, y), per object and level, that can be a candidate; (G, L, 2) each.
+
+    From IoU >= t follows: intersection >= t (A + B) / (1 + t); and an intersection is at most its
+    extent in one direction times the smaller side in the other.
+    """
+    boxes = targets.boxes.double()
+    stride = boxes.new_tensor(anchors.strides)[:, None]  # (L, 1)
+    side = boxes.new_tensor(anchors.sizes)[:, None]
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
+    size = (boxes[:, 2:] - boxes[:, :2])[:, None]
+    limit = anchors.valid_shapes(targets.image_sizes)[targets.image].flip(-1) - 1  # (G, L, 2)
+
+    overlap_limit = torch.minimum(size, side)  # (G, L, 2): the most that can overlap in x and y
+    areas = size.prod(dim=-1) + side.prod(dim=-1) ** 2  # (G, L)
+    # The nearest valid cell's IoU bounds the object's best from below: ties at it stay inside.
+    nearest = torch.minimum((centre / stride).round().clamp(min=0), limit)
+    reach = (size + side) / 2
+    overlap = (reach - (centre - nearest * stride).abs()).clamp(min=0)
+    overlap = torch.minimum(overlap, overlap_limit).prod(dim=-1)
+    reachable = (overlap / (areas - overlap)).amax(dim=1, keepdim=True)  # (G, 1)
+    threshold = reachable.clamp(max=min_iou) * (1 - _SLACK)
+
+    needed = (threshold / (1 + threshold) * areas)[..., None]
+    needed = needed / overlap_limit.flip(-1).clamp(min=1e-12)
+    distance = torch.where(needed <= overlap_limit * (1 + _SLACK), reach - needed, -1.0)
+    distance = distance * (1 + _SLACK) + _SLACK
+    first = ((centre - distance) / stride).ceil().long().clamp(min=0)
+    last = torch.minimum(((centre + distance) / stride).floor().long(), limit)
+    return first, torch.where(distance > 0, last, first - 1)

@@ -1,0 +1,110 @@
+"""How fit a network is to teach, from the costs that it gives the candidates (LAD paper 3.4).
+
+An indicator reduces costs to sums, group by group, and sums to a value. Sums of several processes
+add up, so a decision over all ranks needs one reduction and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lad.assignment.assigners import cheapest_per_level
+from lad.assignment.mixture import fit_mixtures
+from lad.structures import Candidates
+
+
+class Groups(NamedTuple):
+    """The sets of candidates that are decided on together.
+
+    Attributes:
+        of_candidate: (P,) int64 group of each candidate.
+        members: (E,) int64 objects that belong to `member_group`, pairwise; an object may be in
+            several groups (its levels), a group may have several objects (its image).
+        member_group: (E,) int64.
+        number: how many groups there are.
+        num_objects: G.
+        num_levels: L.
+    """
+
+    of_candidate: Tensor
+    members: Tensor
+    member_group: Tensor
+    number: int
+    num_objects: int
+    num_levels: int
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums (P, ...) values of the candidates into (number, ...) float64."""
+        total = values.new_zeros((self.number, *values.shape[1:]), dtype=torch.float64)
+        return total.index_add_(0, self.of_candidate, values.double())
+
+
+class Indicator(ABC):
+    """A measure of fitness; the higher, the better the teacher."""
+
+    @abstractmethod
+    def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
+        """Returns (number of groups, S) float64 sums from (P,) costs; they add over processes."""
+
+    @abstractmethod
+    def value(self, sums: Tensor) -> Tensor:
+        """Returns the (number of groups,) indicators; NaN where a group has too little to tell."""
+
+
+class StdMean(Indicator):
+    """Standard deviation (unbiased) over mean of a group's costs (LAD paper, equation 4)."""
+
+    def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
+        """See `Indicator.sums`: count, sum and sum of squares."""
+        cost = cost.double()
+        return groups.sum(torch.stack([torch.ones_like(cost), cost, cost**2], dim=1))
+
+    def value(self, sums: Tensor) -> Tensor:
+        """See `Indicator.value`: NaN for groups of fewer than two candidates."""
+        mean, std = mean_and_std(sums)
+        return std / mean
+
+
+def mean_and_std(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation from (..., 3) count, sum and sum of squares.
+
+    The mean of nothing and the deviation of fewer than two values are NaN.
+    """
+    count, total, squares = sums.unbind(dim=-1)
+    mean = total / count
+    variance = (squares - total * mean).clamp(min=0) / (count - 1).clamp(min=0)
+    return mean, torch.where(count > 1, variance.sqrt(), torch.nan)
+
+
+class Fisher(Indicator):
+    """(mu+ - mu-)^2 / (s+^2 + s-^2) of an object's two-Gaussian fit (LAD paper, equation 5).
+
+    The fit is the assigner's: over the object's cheapest candidates of each level. A group has the
+    mean of its objects; a level has its object's.
+    """
+
+    def __init__(self, *, topk: int = 9):
+        self.topk = topk
+
+    def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
+        """See `Indicator.sums`: the sum over objects and their number."""
+        if not len(cost):
+            return cost.new_zeros((groups.number, 2), dtype=torch.float64)
+        chosen = cheapest_per_level(
+            cost, candidates, groups.num_objects, groups.num_levels, self.topk
+        )
+        present = chosen >= 0
+        fit = fit_mixtures(cost[chosen.clamp(min=0)], present)
+        separation = fit.means.diff(dim=1)[:, 0] ** 2 / fit.variances.sum(dim=1)
+        enough = (present.sum(dim=1) > 1).double()
+        per_object = torch.stack([separation * enough, enough], dim=1)
+        total = per_object.new_zeros((groups.number, 2))
+        return total.index_add_(0, groups.member_group, per_object[groups.members])
+
+    def value(self, sums: Tensor) -> Tensor:
+        """See `Indicator.value`: NaN for groups without an object of two candidates."""
+        return sums[:, 0] / sums[:, 1]

@@ -1,0 +1,1 @@
+"""Detectors, heads, backbones and losses."""

@@ -1,0 +1,1 @@
+"""Backbones beyond those that Detectron2 builds by itself."""

@@ -1,0 +1,93 @@
+"""ResNets in torchvision's style (stride in the 3x3 convolution) on Detectron2's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from torch import Tensor, nn
+
+BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+class FixedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with fixed statistics and trained affine parameters ("BN in eval mode").
+
+    Detectron2's FrozenBN fixes the affine parameters too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises with the running statistics, in training too."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+NORMS = {"FixedBN": FixedBatchNorm2d}
+
+
+class LastLevelP6P7NoReLU(LastLevelP6P7):
+    """P6 and P7 by stride-2 convolutions with no ReLU between them, as the reference has it."""
+
+    def forward(self, c5: Tensor) -> list[Tensor]:
+        """Returns P6 and P7 from ``in_feature``'s map."""
+        p6 = self.p6(c5)
+        return [p6, self.p7(p6)]
+
+
+def build_resnet(
+    *,
+    depth: int = 50,
+    norm: str = "FixedBN",
+    freeze_at: int = 2,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+    width: int = 64,
+) -> ResNet:
+    """Builds a ResNet.
+
+    Args:
+        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        norm: "FixedBN" (fixed statistics, trained affine: for pre-trained weights), or any of
+            Detectron2's names: "BN", "GN", "SyncBN", "FrozenBN".
+        freeze_at: how many of stem, res2, res3 ... are not trained; 2 freezes stem and res2.
+        out_features: stages to give out.
+        width: channels of the stem; the stages have 1, 2, 4, 8 times as many (x 4 in bottlenecks).
+
+    Raises:
+        ValueError: for another depth.
+    """
+    if depth not in BLOCKS:
+        raise ValueError(f"depth={depth}: choose one of {sorted(BLOCKS)}")
+    norm = NORMS.get(norm, norm)
+    bottleneck = depth >= 50
+    stages, in_channels = [], width
+    for index, num_blocks in enumerate(BLOCKS[depth]):
+        channels = width * 2**index
+        out_channels = channels * 4 if bottleneck else channels
+        options: dict = {}
+        if bottleneck:
+            options = {"bottleneck_channels": channels, "stride_in_1x1": False}
+        stages.append(
+            ResNet.make_stage(
+                BottleneckBlock if bottleneck else BasicBlock,
+                num_blocks,
+                stride_per_block=[1 if index == 0 else 2] + [1] * (num_blocks - 1),
+                in_channels=in_channels,
+                out_channels=out_channels,
+                norm=norm,
+                **options,
+            )
+        )
+        in_channels = out_channels
+    stem = BasicStem(in_channels=3, out_channels=width, norm=norm)
+    return ResNet(stem, stages, out_features=list(out_features)).freeze(freeze_at)

@@ -1,0 +1,177 @@
+"""The dense head: two towers shared by all levels, and what is predicted from them.
+
+Objectness (COP, IOP: LAD paper, appendix) is a part that a head may have, not another head.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import get_norm
+from torch import Tensor, nn
+
+from lad.structures import DensePredictions
+
+
+class Scale(nn.Module):
+    """A learnt scalar factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiplies ``x``."""
+        return x * self.scale
+
+
+def _conv3x3(in_channels: int, out_channels: int, *, bias: float | None = 0.0) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias is not None)
+    nn.init.normal_(conv.weight, std=0.01)
+    if bias is not None:
+        nn.init.constant_(conv.bias, bias)
+    return conv
+
+
+def _tower(in_channels: int, channels: int, num_convs: int, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(num_convs):
+        # A norm has its own bias; without a norm the convolution needs one.
+        layers.append(_conv3x3(in_channels, channels, bias=None if norm else 0.0))
+        if norm:
+            layers.append(get_norm(norm, channels))
+        layers.append(nn.ReLU(inplace=True))
+        in_channels = channels
+    return nn.Sequential(*layers)
+
+
+class ConditionalObjectness(nn.Module):
+    """COP: class probability as a mean over neighbours, weighted by predicted coefficients.
+
+    At each cell: mean over the kernel's neighbourhood of sigmoid(the neighbour's class logit) x
+    sigmoid(the cell's coefficient for that neighbour). Neighbours outside the map count 0.5.
+    """
+
+    def __init__(self, *, channels: int, kernel_size: int = 3):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size}: an odd size has a centre")
+        self.kernel_size = kernel_size
+        self.coefficients = _conv3x3(channels, kernel_size**2)
+
+    def forward(self, class_logits: Tensor, box_features: Tensor) -> Tensor:
+        """Returns (N, K, H, W) float32 probabilities from logits and the box tower's features."""
+        coefficients = self.coefficients(box_features).float().sigmoid()
+        size, radius = self.kernel_size, self.kernel_size // 2
+        height, width = class_logits.shape[-2:]
+        neighbours = F.pad(class_logits.float(), [radius] * 4).sigmoid()
+        total = torch.zeros_like(class_logits, dtype=torch.float32)
+        for index in range(size**2):
+            row, column = divmod(index, size)
+            shifted = neighbours[..., row : row + height, column : column + width]
+            total = total + shifted * coefficients[:, index : index + 1]
+        return total / size**2
+
+
+class ImplicitObjectness(nn.Module):
+    """IOP: class probability = relu(sigmoid(class) - sigmoid(offset)) x sigmoid(objectness)."""
+
+    def __init__(self, *, channels: int):
+        super().__init__()
+        self.objectness = _conv3x3(channels, 1)
+        self.offset = _conv3x3(channels, 1, bias=-9.21)  # probability 1e-4
+
+    def forward(self, class_logits: Tensor, box_features: Tensor) -> Tensor:
+        """Returns (N, K, H, W) float32 probabilities from logits and the box tower's features."""
+        objectness = self.objectness(box_features).float().sigmoid()
+        offset = self.offset(box_features).float().sigmoid()
+        return F.relu(class_logits.float().sigmoid() - offset) * objectness
+
+
+class PAAHead(nn.Module):
+    """Class scores, box deltas and (optionally) the IoU of every anchor (PAA section 3.3)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        num_levels: int = 5,
+        channels: int = 256,
+        num_convs: int = 4,
+        norm: str = "GN",
+        quality: bool = True,
+        objectness: nn.Module | None = None,
+        prior_prob: float = 0.01,
+    ):
+        """
+        Args:
+            in_channels: channels of every feature map.
+            num_classes: K.
+            num_levels: feature maps; each has its own factor for the deltas.
+            channels: of both towers.
+            num_convs: 3x3 convolutions of each tower.
+            norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
+            quality: predict the IoU.
+            objectness: turns class logits into probabilities with the box tower's features, such as
+                `ConditionalObjectness`.
+            prior_prob: initial class probability.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_tower = _tower(in_channels, channels, num_convs, norm)
+        self.box_tower = _tower(in_channels, channels, num_convs, norm)
+        prior = -math.log((1 - prior_prob) / prior_prob)
+        self.class_logits = _conv3x3(channels, num_classes, bias=prior)
+        self.deltas = _conv3x3(channels, 4)
+        self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
+        self.quality = _conv3x3(channels, 1) if quality else None
+        self.objectness = objectness
+
+    def forward(self, features: list[Tensor]) -> DensePredictions:
+        """Predicts from feature maps of shape (N, in_channels, H_l, W_l), finest first.
+
+        Raises:
+            ValueError: when the number of feature maps is not ``num_levels``.
+        """
+        if len(features) != len(self.scales):
+            raise ValueError(
+                f"the head is made for {len(self.scales)} levels but gets {len(features)}: "
+                "set model.head.num_levels to the length of model.head_in_features"
+            )
+        scores, deltas, quality = [], [], []
+        for feature, scale in zip(features, self.scales, strict=True):
+            class_logits = self.class_logits(self.class_tower(feature))
+            box_features = self.box_tower(feature)
+            if self.objectness is not None:
+                class_logits = self.objectness(class_logits, box_features)
+            scores.append(class_logits)
+            deltas.append(scale(self.deltas(box_features)))
+            if self.quality is not None:
+                quality.append(self.quality(box_features))
+        return flatten_predictions(scores, self.objectness is not None, deltas, quality)
+
+
+def flatten_predictions(
+    scores: list[Tensor], probabilities: bool, deltas: list[Tensor], quality: list[Tensor]
+) -> DensePredictions:
+    """Lays the maps of all levels, (N, C, H_l, W_l) each, out per anchor.
+
+    Args:
+        scores: C = K.
+        probabilities: whether the scores are probabilities instead of logits.
+        deltas: C = 4.
+        quality: C = 1, or an empty list for heads without the IoU branch.
+    """
+
+    def per_anchor(maps: list[Tensor]) -> Tensor:
+        return torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps], dim=1)
+
+    return DensePredictions(
+        per_anchor(scores),
+        probabilities,
+        per_anchor(deltas),
+        per_anchor(quality)[..., 0] if quality else None,
+    )

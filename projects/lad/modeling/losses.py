@@ -1,0 +1,110 @@
+"""Losses of a dense detector on an assignment (PAA section 3.3, LAD section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import Tensor
+
+from lad.boxes import decode_boxes, paired_giou, paired_iou
+from lad.focal import focal_negative, focal_positive
+from lad.structures import Anchors, Assignment, DensePredictions, Targets
+
+_EPS = 1e-6
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Returns the mean of ``values`` over all processes; every process must call it."""
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return values
+    values = values.clone()
+    torch.distributed.all_reduce(values)
+    return values / world_size
+
+
+class DetectionLosses:
+    """Focal class loss, GIoU box loss and the IoU branch's cross-entropy.
+
+    Normalisers are means over the processes, so that N processes train as one with the same batch.
+    Under gradient accumulation they are those of each micro-batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight_boxes_by_iou: bool = True,
+        box_weight: float = 1.3,
+        quality_weight: float = 0.5,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ):
+        """
+        Args:
+            weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
+                normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
+                effect on heads without the IoU branch: theirs is never weighted.
+            box_weight: of the box loss.
+            quality_weight: of the IoU branch's loss.
+            alpha: of the focal loss.
+            gamma: of the focal loss.
+        """
+        self.weight_boxes_by_iou = weight_boxes_by_iou
+        self.box_weight = box_weight
+        self.quality_weight = quality_weight
+        self.focal = (alpha, gamma)
+
+    def __call__(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        anchors: Anchors,
+        targets: Targets,
+    ) -> dict[str, Tensor]:
+        """Returns the scalar losses ``loss_cls``, ``loss_box_reg`` and, where predicted,
+        ``loss_quality``. Without positives the latter two are zero, connected to the graph.
+        """
+        with torch.autocast(predictions.scores.device.type, enabled=False):
+            predictions = predictions.float()
+            num_classes = predictions.scores.shape[-1]
+            foreground = (assignment.labels >= 0) & (assignment.labels < num_classes)
+            at = foreground.nonzero(as_tuple=True)
+            boxes = decode_boxes(anchors.boxes[at[1]], predictions.deltas[at])
+            gt_boxes = targets.boxes[assignment.gt[at]]
+            iou = paired_iou(boxes.detach(), gt_boxes)
+            totals = mean_over_ranks(torch.stack([iou.new_tensor(len(iou)), iou.sum()]))
+            num_positives, iou_sum = totals.clamp(min=_EPS)
+
+            class_loss = self.class_loss(predictions, assignment, at)
+            losses = {"loss_cls": class_loss / num_positives.clamp(min=len(foreground))}
+            box_loss = self.box_weight * (1 - paired_giou(boxes, gt_boxes))
+            if self.weight_boxes_by_iou and predictions.quality is not None:
+                losses["loss_box_reg"] = (box_loss * iou).sum() / iou_sum
+            else:
+                losses["loss_box_reg"] = box_loss.sum() / num_positives
+            if predictions.quality is not None:
+                entropy = F.binary_cross_entropy_with_logits(
+                    predictions.quality[at], iou, reduction="sum"
+                )
+                losses["loss_quality"] = self.quality_weight * entropy / num_positives
+            return losses
+
+    def class_loss(
+        self, predictions: DensePredictions, assignment: Assignment, at: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Returns the summed focal loss over all anchors that are not ignored.
+
+        Args:
+            predictions: in float32.
+            assignment: the labels.
+            at: image and anchor index of each positive.
+        """
+        scores, probabilities = predictions.scores, predictions.probabilities
+        own = scores[(*at, assignment.labels[at])]
+        negative = focal_negative(scores, probabilities, *self.focal).sum(dim=-1)
+        return (
+            (negative * (assignment.labels >= 0)).sum()
+            - focal_negative(own, probabilities, *self.focal).sum()
+            + focal_positive(own, probabilities, *self.focal).sum()
+        )

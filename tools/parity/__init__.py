@@ -1,0 +1,1 @@
+"""Comparisons with the official implementation, one module per kind of fixture."""
