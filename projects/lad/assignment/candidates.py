@@ -35,7 +35,7 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
     iou = paired_iou(targets.boxes[pair_gt], boxes[pair_anchor])
     num_objects = len(targets.boxes)
     best = iou.new_zeros(num_objects).scatter_reduce_(0, pair_gt, iou, "amax")
-    is_best = iou == best[pair_gt]
+    is_best = (iou == best[pair_gt]) & (iou > 0)
 
     # One integer orders all claims on an anchor: an object's best beats any IoU and the later object
     # wins; else the higher IoU (the bits of a non-negative float are ordered as the float), then the

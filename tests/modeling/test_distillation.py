@@ -1,0 +1,163 @@
+import copy
+
+import pytest
+import torch
+from helpers import make_batch, make_paa
+
+from lad.assignment.indicators import Fisher, StdMean
+from lad.assignment.switch import RoleSwitch
+from lad.modeling.distillation import LAD, CoLAD, SoftLabel
+from lad.modeling.heads import ConditionalObjectness
+from lad.modeling.losses import DetectionLosses
+from lad.modeling.soft_label import SoftLabelLoss
+
+BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
+EMPTY = make_batch([[], []])
+
+
+def networks(**teacher) -> dict:
+    losses = DetectionLosses(weight_boxes_by_iou=False)
+    return {"student": make_paa(0, losses=losses), "teacher": make_paa(1, losses=losses, **teacher)}
+
+
+def switch(scope="iteration", indicator=None) -> RoleSwitch:
+    return RoleSwitch(indicator=indicator or StdMean(), scope=scope)
+
+
+def backward(model, batch=BATCH) -> dict[str, torch.Tensor]:
+    model.train()
+    losses = model(batch)
+    assert all(value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()
+    return losses
+
+
+def test_lad_trains_the_student_on_the_teachers_assignment():
+    model = LAD(**networks())
+    losses = backward(model)
+    student, teacher = model.student, model.teacher
+    predictions, anchors = student.predict(student.preprocess_image(BATCH).tensor)
+    targets, candidates = student.prepare(BATCH, anchors)
+    theirs, _ = teacher.predict(student.preprocess_image(BATCH).tensor)
+    cost = teacher.cost(theirs, anchors, targets, candidates)
+    assignment = student.assign(cost, candidates, anchors, targets)
+    expected = student.losses(predictions, assignment, anchors, targets)
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[name], expected[name]) for name in losses)
+
+
+def test_a_teacher_equal_to_the_student_is_paa():
+    pair = networks()
+    pair["teacher"] = copy.deepcopy(pair["student"])
+    alone = copy.deepcopy(pair["student"])
+    losses, expected = LAD(**pair)(BATCH), alone(BATCH)
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
+def test_the_frozen_teacher_stays_as_it_is():
+    model = LAD(**networks(), distill_losses=[SoftLabelLoss(min_iou=0.1)])
+    before = copy.deepcopy(model.teacher.state_dict())
+    losses = backward(model)
+    assert {"loss_soft_cls", "loss_soft_box", "loss_soft_quality"} < losses.keys()
+    assert not model.teacher.training and model.student.training
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    assert all(p.grad is not None for p in model.student.parameters())
+    assert all(torch.equal(before[k], v) for k, v in model.teacher.state_dict().items())
+
+
+def test_pure_soft_label_has_no_hard_label_loss():
+    model = SoftLabel(**networks(), distill_losses=[SoftLabelLoss(min_iou=0.01)])
+    assert backward(model).keys() == {"loss_soft_cls", "loss_soft_box", "loss_soft_quality"}
+
+
+def test_colad_trains_both_networks_on_one_assignment():
+    model = CoLAD(**networks(), switch=switch())
+    losses = backward(model)
+    assert {name.split("/")[0] for name in losses} == {"student", "teacher"} and len(losses) == 6
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("role", [True, False])
+def test_colad_uses_the_costs_of_the_network_that_teaches(role):
+    pair = networks()
+    model = CoLAD(**copy.deepcopy(pair), switch=switch())
+    model.switch.forced = role
+    student, teacher = pair["student"], pair["teacher"]
+    if role:  # the student assigns its own labels: its losses are PAA's
+        expected = student(BATCH)
+    else:  # the student learns from the teacher: LAD
+        expected = LAD(student=student, teacher=teacher)(BATCH)
+    losses = model(BATCH)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[f"student/{name}"], value)
+
+
+@pytest.mark.parametrize("scope", ["iteration", "image", "object", "level"])
+@pytest.mark.parametrize("indicator", [StdMean(), Fisher()])
+def test_every_scope_and_indicator_trains_also_without_objects(scope, indicator):
+    for batch in (BATCH, EMPTY):
+        backward(CoLAD(**networks(), switch=switch(scope, indicator)), batch)
+        backward(LAD(**networks(), switch=switch(scope, indicator)), batch)
+
+
+def test_lad_with_switch_uses_the_students_costs_where_it_is_fitter():
+    model = LAD(**networks(), switch=switch())
+    model.switch.forced = True
+    expected = copy.deepcopy(model.student)(BATCH)
+    losses = model(BATCH)
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
+def test_networks_of_other_widths_and_heads_work_together():
+    pair = networks(width=16, quality=False, objectness=ConditionalObjectness(channels=32))
+    losses = backward(LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)]))
+    assert "loss_soft_quality" not in losses
+
+
+def test_other_normalisation_of_the_teacher_is_respected():
+    pair = networks()
+    pair["teacher"] = copy.deepcopy(pair["student"])
+    expected = LAD(**copy.deepcopy(pair))(BATCH)["loss_cls"]
+    teacher = pair["teacher"]
+    # The same network on pixels of twice the scale: its first convolution takes half.
+    teacher.pixel_std /= 2
+    teacher.normalisation = (teacher.normalisation[0], (30.0,) * 3)
+    with torch.no_grad():
+        teacher.backbone.bottom_up.stem.conv1.weight /= 2
+    torch.testing.assert_close(LAD(**pair)(BATCH)["loss_cls"], expected)
+
+
+def test_evaluation_delegates_to_one_network():
+    pair = networks()
+    torch.nn.init.constant_(pair["teacher"].head.class_logits.bias, 1.0)
+    for name in ("student", "teacher"):
+        model = LAD(**pair, eval_network=name).eval()
+        expected = pair[name].eval()(BATCH)[0]["instances"]
+        assert torch.equal(model(BATCH)[0]["instances"].scores, expected.scores)
+    assert CoLAD(**pair, switch=switch()).evaluated_networks().keys() == {"student", "teacher"}
+
+
+def test_checkpoints_hold_both_networks_or_leave_the_teacher_out():
+    def prefixes(model):
+        return {key.split(".")[0] for key in model.state_dict()}
+
+    assert prefixes(LAD(**networks())) == {"student", "teacher"}
+    assert prefixes(LAD(**networks(), save_teacher=False)) == {"student"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [({"num_classes": 5}, "need the same classes, but have 3 and 5")],
+)
+def test_networks_that_do_not_fit_are_refused(teacher, message):
+    with pytest.raises(ValueError, match=message):
+        LAD(**networks(**teacher))
+
+
+def test_other_anchors_or_eval_network_are_refused():
+    pair = networks()
+    pair["teacher"].anchor_generator.sizes = (64.0, 128.0, 256.0)
+    with pytest.raises(ValueError, match="need the same anchors"):
+        LAD(**pair)
+    with pytest.raises(ValueError, match="eval_network='both': choose"):
+        LAD(**networks(), eval_network="both")
