@@ -1,0 +1,41 @@
+"""COCO 2017, short side 800: the loader of the papers' single-scale rows."""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.data import DatasetMapper, build_detection_test_loader
+from lad.data import build_coco_evaluator, build_train_loader, get_dataset_dicts
+from omegaconf import OmegaConf
+
+dataloader = OmegaConf.create()
+
+dataloader.train = L(build_train_loader)(
+    dataset=L(get_dataset_dicts)(names="coco_2017_train", filter_empty=True),
+    mapper=L(DatasetMapper)(
+        is_train=True,
+        augmentations=[
+            L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333),
+            L(T.RandomFlip)(prob=0.5, horizontal=True),
+        ],
+        image_format="RGB",
+        use_instance_mask=False,
+    ),
+    total_batch_size=16,
+    num_workers=4,
+    seed="${...train.seed}",
+    aspect_ratio_grouping=True,
+)
+
+dataloader.test = L(build_detection_test_loader)(
+    dataset=L(get_dataset_dicts)(names="coco_2017_val", filter_empty=False),
+    mapper=L(DatasetMapper)(
+        is_train=False,
+        augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
+        image_format="RGB",
+    ),
+    num_workers=4,
+)
+
+dataloader.evaluator = L(build_coco_evaluator)(
+    dataset_name="${..test.dataset.names}",
+    output_dir="${...train.output_dir}/inference",
+)

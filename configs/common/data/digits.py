@@ -1,0 +1,12 @@
+"""Digit scenes of 160 px, read as they are. No flip: a mirrored digit is not a digit."""
+
+from .coco import dataloader
+
+dataloader.train.dataset.update(names="digits_train", filter_empty=False)
+dataloader.train.mapper.augmentations = []
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 1
+
+dataloader.test.dataset.names = "digits_val"
+dataloader.test.mapper.augmentations = []
+dataloader.test.num_workers = 1

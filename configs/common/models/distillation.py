@@ -1,0 +1,68 @@
+"""Methods on two detectors: ``model = lad(paa_resnet(50), paa_resnet(101))``."""
+
+from detectron2.config import LazyCall as L
+
+from lad.assignment.indicators import Fisher, StdMean
+from lad.assignment.switch import RoleSwitch
+from lad.engine.role_switch import RoleSwitchHook
+from lad.modeling.distillation import LAD, CoLAD, SoftLabel
+from lad.modeling.soft_label import SoftLabelLoss
+
+ROLE_SWITCH_HOOK = L(RoleSwitchHook)(output_dir="${train.output_dir}")
+
+
+def soft_label_loss(kind="kl", gamma=0.5, class_weight=10.0, min_iou=0.1):
+    """The soft-label loss; its defaults are those of pure soft-label distillation."""
+    return L(SoftLabelLoss)(kind=kind, gamma=gamma, class_weight=class_weight, min_iou=min_iou)
+
+
+def soft_label(student, teacher, loss=None):
+    """Pure soft-label distillation."""
+    return L(SoftLabel)(
+        student=student,
+        teacher=teacher,
+        student_checkpoint="",
+        teacher_checkpoint="",
+        distill_losses=[loss or soft_label_loss()],
+    )
+
+
+def lad(student, teacher, distill_losses=(), switch=None):
+    """Label assignment distillation; the student's box loss is not weighted by IoU."""
+    student.losses.weight_boxes_by_iou = False
+    return L(LAD)(
+        student=student,
+        teacher=teacher,
+        student_checkpoint="",
+        teacher_checkpoint="",
+        switch=switch,
+        distill_losses=list(distill_losses),
+    )
+
+
+def solad(student, teacher):
+    """LAD with soft labels on top."""
+    return lad(student, teacher, [soft_label_loss(class_weight=2.0, min_iou=0.5)])
+
+
+def colad(student, teacher, switch):
+    """Collaborative LAD: both networks are trained."""
+    for network in (student, teacher):
+        network.losses.weight_boxes_by_iou = False
+    return L(CoLAD)(
+        student=student,
+        teacher=teacher,
+        student_checkpoint="",
+        teacher_checkpoint="",
+        switch=switch,
+    )
+
+
+def stdmean_switch(scope="iteration"):
+    """Std/mean of the costs decides."""
+    return L(RoleSwitch)(indicator=L(StdMean)(), scope=scope)
+
+
+def fisher_switch(scope="iteration"):
+    """The Fisher score of the costs' two-Gaussian fits decides."""
+    return L(RoleSwitch)(indicator=L(Fisher)(), scope=scope)

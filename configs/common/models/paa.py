@@ -1,0 +1,83 @@
+"""PAA detectors on ResNets. Edit what a function returns: ``model = paa_resnet(50)``."""
+
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone import FPN
+
+from lad.assignment.assigners import PAAAssigner
+from lad.assignment.costs import PAACost
+from lad.boxes import AnchorGenerator
+from lad.modeling.backbones.resnet import LastLevelP6P7NoReLU, build_resnet
+from lad.modeling.heads import PAAHead
+from lad.modeling.inference import Detector
+from lad.modeling.losses import DetectionLosses
+from lad.modeling.paa import PAA
+
+IMAGENET_MEAN = [123.675, 116.28, 103.53]  # RGB
+IMAGENET_STD = [58.395, 57.12, 57.375]
+
+
+def paa(backbone, features, strides, channels=256, num_classes=80, scale=8.0):
+    """A PAA detector on any backbone that gives the features.
+
+    Args:
+        backbone: config of a backbone whose feature maps have ``channels`` channels.
+        features: names of the feature maps, finest first.
+        strides: their strides.
+        channels: of features and towers.
+        num_classes: of the dataset.
+        scale: side of an anchor in strides.
+    """
+    return L(PAA)(
+        backbone=backbone,
+        head=L(PAAHead)(
+            in_channels=channels,
+            num_classes=num_classes,
+            num_levels=len(features),
+            channels=channels,
+        ),
+        head_in_features=list(features),
+        anchor_generator=L(AnchorGenerator)(strides=list(strides), scale=scale),
+        assigner=L(PAAAssigner)(cost=L(PAACost)(), num_classes="${..head.num_classes}"),
+        losses=L(DetectionLosses)(),
+        detector=L(Detector)(),
+        pixel_mean=IMAGENET_MEAN,
+        pixel_std=IMAGENET_STD,
+    )
+
+
+def fpn_p3_p7(bottom_up, in_features=("res3", "res4", "res5"), channels=256):
+    """FPN P3 to P7; P6 and P7 from P5's output."""
+    return L(FPN)(
+        bottom_up=bottom_up,
+        in_features=list(in_features),
+        out_channels=channels,
+        top_block=L(LastLevelP6P7NoReLU)(
+            in_channels="${..out_channels}", out_channels="${..out_channels}", in_feature="p5"
+        ),
+    )
+
+
+def paa_resnet(depth, num_classes=80):
+    """The papers' detector on a ResNet of 18, 34, 50 or 101 layers, for pre-trained weights."""
+    return paa(
+        fpn_p3_p7(L(build_resnet)(depth=depth)),
+        ["p3", "p4", "p5", "p6", "p7"],
+        [8, 16, 32, 64, 128],
+        num_classes=num_classes,
+    )
+
+
+def paa_small(depth=10, width=32, channels=64, num_classes=10, scale=2.5):
+    """A small detector to train from scratch: P3 to P5, batch norm, smaller anchors."""
+    bottom_up = L(build_resnet)(depth=depth, width=width, norm="BN", freeze_at=0)
+    backbone = L(FPN)(
+        bottom_up=bottom_up,
+        in_features=["res3", "res4", "res5"],
+        out_channels=channels,
+        norm="BN",
+    )
+    model = paa(
+        backbone, ["p3", "p4", "p5"], [8, 16, 32], channels, num_classes=num_classes, scale=scale
+    )
+    model.head.num_convs = 2
+    return model

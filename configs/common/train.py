@@ -1,0 +1,26 @@
+"""How to train: everything but model, data, optimizer and schedule. Switches are off by default."""
+
+train = dict(
+    output_dir="output",
+    # Initial weights of the model or its ResNet: ours, Detectron2's or torchvision's.
+    init_checkpoint="",
+    max_iter=90_000,
+    # Batches per step, for fewer GPUs: divide total_batch_size by it.
+    accumulate=1,
+    # 0 or more: order, augmentation and initial weights are the same in every run. -1: random.
+    seed=-1,
+    device="auto",  # or "cpu", "cuda"
+    amp=dict(enabled=False, dtype="float16"),  # or "bfloat16"
+    clip_grad=dict(enabled=False, type="norm", max=35.0),  # or "value"
+    # With it the averaged weights are what is evaluated.
+    ema=dict(enabled=False, decay=0.9998),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    # A period that log_period divides lets a resumed run repeat metrics.json to the bit.
+    checkpointer=dict(period=5000, max_to_keep=None),
+    # E.g. "bbox/AP": keeps model_best.pth.
+    best=dict(metric=None),
+    eval_period=5000,
+    log_period=20,
+    # Further trainer hooks, as LazyCalls.
+    hooks=[],
+)

@@ -1,0 +1,9 @@
+"""SoLAD: LAD with soft labels on top."""
+
+from ..common.models.distillation import solad
+from ..common.models.paa import paa_small
+from .paa import dataloader, lr_multiplier, optimizer, train
+
+model = solad(paa_small(), paa_small(width=48))
+model.teacher_checkpoint = "output/digits/teacher/model_final.pth"
+train.output_dir = "output/digits/solad"

@@ -1,0 +1,273 @@
+"""Loading of weights by path into a model, whatever wrote the file."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+from torch import Tensor, nn
+
+from lad.checkpoint.convert import from_mmdetection, is_mmdetection, resnet_key
+
+logger = logging.getLogger(__name__)
+
+STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
+ANCHORS = "anchor_layout"  # PAA's record of strides and sizes
+# What a checkpoint may have or lack.
+OPTIONAL = (ANCHORS, "num_batches_tracked")
+
+
+class LoadReport(NamedTuple):
+    """What became of the weights of a checkpoint.
+
+    Attributes:
+        matched: names in the model that were loaded.
+        missing: names in the model that the checkpoint does not have.
+        unused: names in the checkpoint, by our naming, that the model does not have.
+        mismatched: names that both have, in different shapes; not loaded.
+    """
+
+    matched: list[str]
+    missing: list[str]
+    unused: list[str]
+    mismatched: list[str]
+
+
+def load_initial_weights(model: nn.Module, path: str, *, resumed: bool = False) -> None:
+    """Loads the weights that a training starts from.
+
+    Args:
+        model: may have an attribute ``checkpoints``: paths by the name of a child network.
+        path: weights of the whole model, "" for none.
+        resumed: a checkpoint of the training is loaded afterwards: only networks that it leaves out
+            (a frozen teacher) are loaded.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a file is of no use, or leaves a frozen network incomplete.
+    """
+    if path and not resumed:
+        load_weights(model, path, source="train.init_checkpoint")
+    saved = model.state_dict() if resumed else {}
+    for name, network_path in getattr(model, "checkpoints", {}).items():
+        if not network_path or any(key.startswith(f"{name}.") for key in saved):
+            continue
+        network = getattr(model, name)
+        frozen = not any(p.requires_grad for p in network.parameters())
+        source = f"model.{name}_checkpoint"
+        load_weights(network, network_path, source=source, complete=frozen)
+
+
+def load_weights(
+    model: nn.Module, path: str, *, source: str = "checkpoint", complete: bool = False
+) -> LoadReport:
+    """Loads the weights of a file into a model and logs what matched.
+
+    Args:
+        model: a detector or any other module; weights of a ResNet alone go to its backbone.
+        path: a file that `read_weights` reads.
+        source: what the path is called in messages, e.g. its key in the config.
+        complete: whether each of the model's weights has to be in the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint, nothing in it fits, its anchors differ, or ``complete``
+            is not met.
+    """
+    try:
+        report = load_state(model, read_weights(path), complete=complete)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source}={path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{source}={path}: {error}") from error
+    logger.info(f"{source}={path}: {len(report.matched)} weights loaded")
+    for names, meaning in (
+        (report.missing, "keep their initial values"),
+        (report.unused, "of the file are not used"),
+        (report.mismatched, "have another shape in the file and are not loaded"),
+    ):
+        if names:
+            logger.warning(f"{path}: {len(names)} weights {meaning}: {_some(names)}")
+    return report
+
+
+def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
+    """Reads the weights in a file as a flat dict of tensors on the CPU.
+
+    Of a checkpoint that holds averaged weights (EMA) these are returned, as they are what was
+    evaluated.
+
+    Args:
+        path: ``.pkl`` (Detectron2's model zoo: a pickle of NumPy arrays), else torch.save's.
+        trusted: also unpickle other objects than tensors, arrays and plain containers, which lets
+            the file run code: only for files whose origin is known.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds no weights.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError("there is no such file")
+    try:
+        if path.endswith(".pkl"):
+            with open(path, "rb") as file:
+                content = _read_pickle(file, trusted)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=not trusted)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"the file holds more than tensors, arrays and numbers, or is damaged: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
+        raise ValueError("the file is no checkpoint, or is damaged") from error
+    weights = _weights(content)
+    if not weights:
+        raise ValueError("the file holds no weights")
+    return weights
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool = False
+) -> LoadReport:
+    """Loads a dict of tensors into a model; weights of another shape or name are left out.
+
+    Args:
+        model: the model.
+        state: in our names, MMDetection's, torchvision's ResNet names or those of Detectron2's
+            ResNets; the last two go to the model's only ResNet.
+        complete: whether each of the model's weights has to be there.
+
+    Raises:
+        ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
+    """
+    ours = model.state_dict()
+    state, unused = _rename(state, ours)
+    unused += [key for key in state if key not in ours and not key.endswith(OPTIONAL)]
+    fitting = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
+    mismatched = [k for k in state if k in ours and k not in fitting]
+    missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
+    _check_anchors(ours, state)
+    if not fitting:
+        raise ValueError(
+            f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
+            f"{_some(list(ours))}"
+        )
+    if complete and (missing or mismatched):
+        problem = "lacks" if missing else "has other shapes (other classes or widths?) of"
+        names = missing or mismatched
+        raise ValueError(f"it {problem} {len(names)} of the model's weights: {_some(names)}")
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(list(fitting), missing, unused, mismatched)
+
+
+def _rename(
+    state: Mapping[str, Tensor], ours: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the state in the model's names, and the keys that have no counterpart there."""
+    if is_mmdetection(state):
+        return from_mmdetection(state)
+    names: dict[str, str | None] = {key: key for key in state}
+    if "layer1.0.conv1.weight" in state:
+        names = {key: resnet_key(key) for key in state}
+    elif "conv1_w" in state:
+        # Caffe2's ResNets, as MSRA's: trained on BGR of unit scale, stride in the 1x1 convolution.
+        logger.warning("Caffe2 weights: they expect BGR images, pixel_std 1 and stride_in_1x1=True")
+        names = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))
+    unused = [key for key, name in names.items() if name is None]
+    renamed = {name: state[key] for key, name in names.items() if name is not None}
+    if STEM in renamed and STEM not in ours:
+        prefix = _only_resnet(ours)
+        renamed = {prefix + name: value for name, value in renamed.items()}
+    return renamed, unused
+
+
+def _only_resnet(ours: Mapping[str, Tensor]) -> str:
+    """Returns the prefix of the model's ResNet, "" if it has none."""
+    prefixes = [key.removesuffix(STEM) for key in ours if key.endswith(f".{STEM}")]
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"it is a backbone, and the model has several ({', '.join(prefixes)}): give each "
+            "network its own, e.g. model.student_checkpoint"
+        )
+    return prefixes[0] if prefixes else ""
+
+
+def _check_anchors(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for key in ours:
+        if key.endswith(ANCHORS) and key in state:
+            # As lists: the numbers of levels may differ.
+            theirs, expected = state[key].tolist(), ours[key].tolist()
+            if theirs != expected:
+                raise ValueError(
+                    f"it was trained with other anchors: [stride, size] per level {theirs}, the "
+                    f"model has {expected}"
+                )
+
+
+def _weights(content: Any) -> dict[str, Tensor]:
+    """Finds the weights in the content of a file."""
+    if not isinstance(content, Mapping):
+        return {}
+    try:
+        content = content["trainer"]["hooks"]["EMAHook"]
+        logger.info("The checkpoint's averaged weights (EMA) are used")
+    except (KeyError, TypeError):
+        pass
+    for key in ("model", "state_dict", "blobs"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+    weights = {
+        str(key): torch.as_tensor(value)
+        for key, value in content.items()
+        if isinstance(value, Tensor | np.ndarray)
+    }
+    if weights and all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    # Caffe2 keeps the optimizer's momentum beside the weights.
+    return {key: value for key, value in weights.items() if not key.endswith("_momentum")}
+
+
+# What a pickle of NumPy arrays names. Functions as NumPy itself gives them: their module has moved.
+_ALLOWED = {
+    "_reconstruct": np.empty(0).__reduce__()[0],
+    "scalar": np.float32(0).__reduce__()[0],
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+    "OrderedDict": OrderedDict,
+    "encode": codecs.encode,
+}
+_MODULES = {
+    "numpy",
+    "numpy.core.multiarray",
+    "numpy._core.multiarray",
+    "collections",
+    "_codecs",
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles containers, numbers, strings and NumPy arrays, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _MODULES and name in _ALLOWED:
+            return _ALLOWED[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+def _read_pickle(file: IO[bytes], trusted: bool) -> Any:
+    # Latin-1 reads the arrays that Python 2 pickled, as those of Detectron2's model zoo.
+    unpickler = pickle.Unpickler if trusted else _ArrayUnpickler
+    return unpickler(file, encoding="latin1").load()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,110 @@
+"""What Detectron2 0.6 and upstream main do differently; the only file that knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from detectron2.engine import launch as detectron2_launch
+from detectron2.engine.defaults import create_ddp_model as detectron2_create_ddp_model
+from detectron2.utils import comm
+from torch import distributed, nn
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def check_processes(device: str, num_gpus: int, num_machines: int = 1) -> None:
+    """Checks that `launch` can start so many processes.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if under_torchrun() or num_gpus * num_machines <= 1:
+        return
+    if device == "cpu":
+        raise ValueError(
+            f"--num-gpus {num_gpus} on {num_machines} machine(s) needs GPUs; several processes on "
+            "CPUs are started by: torchrun --nproc_per_node N train_net.py ..."
+        )
+    if num_gpus > torch.cuda.device_count():
+        raise ValueError(f"--num-gpus {num_gpus}: this machine has {torch.cuda.device_count()}")
+
+
+def launch(
+    main: Callable[..., None],
+    *,
+    args: Sequence[Any],
+    device: str,
+    num_gpus: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Runs ``main(*args)`` in every process of a training.
+
+    Under torchrun its processes are used, on CPUs (gloo) or GPUs (nccl), and the other arguments
+    are ignored. Else Detectron2's ``launch`` starts ``num_gpus`` processes.
+
+    Args:
+        main: picklable if several processes are to be started here.
+        args: its arguments.
+        device: "cpu" or "cuda".
+        num_gpus: processes to start on this machine; more than one needs GPUs.
+        num_machines: machines that start so many each.
+        machine_rank: which of them this one is.
+        dist_url: where the first machine listens.
+    """
+    if under_torchrun():
+        _join_torchrun(device)
+        main(*args)
+        distributed.destroy_process_group()
+        return
+    detectron2_launch(
+        main_func=main,
+        num_gpus_per_machine=num_gpus,
+        num_machines=num_machines,
+        machine_rank=machine_rank,
+        dist_url=dist_url,
+        args=tuple(args),
+    )
+
+
+def _join_torchrun(device: str) -> None:
+    if device == "cpu":
+        distributed.init_process_group("gloo")
+    else:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl")
+    _create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    comm.synchronize()
+
+
+def _create_local_process_group(processes_per_machine: int) -> None:
+    """Makes the group of this machine's processes; 0.6 does so only inside its ``launch``."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes_per_machine)
+        return
+    # Every process has to take part in making every group.
+    for first in range(0, comm.get_world_size(), processes_per_machine):
+        ranks = list(range(first, first + processes_per_machine))
+        group = distributed.new_group(ranks)
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def create_ddp_model(model: nn.Module, *, device: str, **options: Any) -> nn.Module:
+    """Wraps a model in DistributedDataParallel where there are several processes.
+
+    Args:
+        model: on its device.
+        device: "cpu" or "cuda"; Detectron2 assumes GPUs.
+        options: as Detectron2's ``create_ddp_model``.
+    """
+    if device == "cpu":
+        options["device_ids"] = None
+    return detectron2_create_ddp_model(model, **options)

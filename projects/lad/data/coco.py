@@ -1,0 +1,144 @@
+"""Datasets in COCO's json format: registration of a user's own, and their evaluation."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.evaluation import COCOEvaluator, coco_evaluation
+
+
+def register_coco(name: str, json_file: str | os.PathLike, image_root: str | os.PathLike) -> None:
+    """Registers a dataset in COCO's instances format with Detectron2's catalogs.
+
+    Nothing is read before the dataset is loaded. Registering the same files under the same name
+    again does nothing, so that a config file that calls this may be loaded twice.
+
+    Args:
+        name: the dataset's name in configs.
+        json_file: annotations with "images", "annotations" and "categories".
+        image_root: folder that the "file_name" entries are relative to.
+
+    Raises:
+        ValueError: if ``name`` stands for another dataset already.
+    """
+    json_file, image_root = str(json_file), str(image_root)
+    metadata = MetadataCatalog.get(name)
+    if name in DatasetCatalog.list():
+        known = (metadata.get("json_file"), metadata.get("image_root"))
+        if known != (json_file, image_root):
+            raise ValueError(
+                f"dataset {name!r} is registered already, with json_file {known[0]} and image_root "
+                f"{known[1]}: choose another name"
+            )
+        return
+    DatasetCatalog.register(name, partial(_load_coco, name, json_file, image_root))
+    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+
+
+def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
+    _check_coco_json(name, json_file)
+    return load_coco_json(json_file, image_root, name)
+
+
+def _check_coco_json(name: str, json_file: str) -> None:
+    """Turns the ways in which an annotation file can be wrong into one line each.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not json, or an entry that training needs is missing or dangling.
+    """
+    if not Path(json_file).is_file():
+        raise FileNotFoundError(
+            f"dataset {name!r}: annotation file {json_file} does not exist; put it there or set "
+            "the environment variable DETECTRON2_DATASETS to the folder that holds your datasets"
+        )
+    try:
+        content = json.loads(Path(json_file).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"dataset {name!r}: {json_file} is not a json file: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise ValueError(
+                f"dataset {name!r}: {json_file} has no {key!r}; COCO's instances format needs "
+                "'images', 'annotations' and 'categories'"
+            )
+        # Annotations may be empty: a dataset of backgrounds.
+        if key != "annotations" and not content[key]:
+            raise ValueError(f"dataset {name!r}: {json_file} has an empty list {key!r}")
+    _check_references(f"dataset {name!r}: {json_file}", content)
+
+
+def _check_references(where: str, content: dict) -> None:
+    """Raises ValueError where an image or annotation lacks a key or names an unknown id."""
+    for key, needed in (
+        ("images", ("id", "file_name", "height", "width")),
+        ("categories", ("id", "name")),
+        ("annotations", ("id", "image_id", "category_id", "bbox")),
+    ):
+        for position, entry in enumerate(content[key]):
+            missing = [k for k in needed if k not in entry]
+            if missing:
+                raise ValueError(f"{where}: {key}[{position}] has no {missing[0]!r}")
+    image_ids = {image["id"] for image in content["images"]}
+    category_ids = {category["id"] for category in content["categories"]}
+    for annotation in content["annotations"]:
+        for key, known in (("image_id", image_ids), ("category_id", category_ids)):
+            if annotation[key] not in known:
+                raise ValueError(
+                    f"{where}: annotation {annotation['id']} has {key} {annotation[key]}, which "
+                    "the file does not define"
+                )
+        if len(annotation["bbox"]) != 4:
+            raise ValueError(
+                f"{where}: annotation {annotation['id']} has bbox {annotation['bbox']}, not four "
+                "numbers x, y, width, height"
+            )
+
+
+def build_coco_evaluator(
+    dataset_name: str, output_dir: str | None = None, distributed: bool = True
+) -> COCOEvaluator:
+    """Builds Detectron2's COCO evaluator for boxes, at most 100 detections per image.
+
+    It computes with faster-coco-eval where that imports, whose numbers equal pycocotools', and
+    with pycocotools otherwise.
+
+    Args:
+        dataset_name: a registered dataset with metadata ``json_file``.
+        output_dir: folder for the predictions; None writes none.
+        distributed: whether to gather the predictions of all ranks.
+
+    Raises:
+        KeyError: if ``dataset_name`` is not registered.
+        FileNotFoundError: if the annotation file does not exist.
+    """
+    if not hasattr(MetadataCatalog.get(dataset_name), "thing_dataset_id_to_contiguous_id"):
+        # Loading sets the category ids, makes the dataset if it is one that makes itself, and
+        # names what is missing.
+        DatasetCatalog.get(dataset_name)
+    evaluator = COCOEvaluator(
+        dataset_name,
+        tasks=("bbox",),
+        distributed=distributed,
+        output_dir=output_dir,
+        max_dets_per_image=100,
+        use_fast_impl=_use_faster_coco_eval(),
+    )
+    # pycocotools needs both keys; Detectron2's training does not, and many tools do not write them.
+    for annotation in evaluator._coco_api.dataset.get("annotations", []):
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    return evaluator
+
+
+def _use_faster_coco_eval() -> bool:
+    """Puts faster-coco-eval in the place of Detectron2's compiled evaluation, if it imports."""
+    try:
+        from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+    except ImportError:
+        return False
+    coco_evaluation.COCOeval_opt = COCOeval_faster
+    return True

@@ -1,0 +1,113 @@
+"""Loading of registered datasets, with every problem of the data named before training starts."""
+
+import difflib
+import logging
+import os
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.structures import BoxMode
+
+logger = logging.getLogger(__name__)
+
+
+def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> list[dict]:
+    """Loads datasets as Detectron2's ``get_detection_dataset_dicts`` and checks them.
+
+    Boxes without area inside their image are dropped with a warning that counts them.
+
+    Args:
+        names: one registered dataset, or several that are joined.
+        filter_empty: drop images without any annotation other than crowd regions.
+
+    Returns:
+        Dataset dicts in Detectron2's format.
+
+    Raises:
+        ValueError: if a name is not registered, or nothing is left to load.
+        FileNotFoundError: if annotations or images do not exist.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise ValueError(
+            "no dataset is named: set dataset.names to one or more registered datasets"
+        )
+    for name in names:
+        _check_registered(name)
+    try:
+        dicts = get_detection_dataset_dicts(names=names, filter_empty=False)
+    except FileNotFoundError as error:
+        if error.filename is None:  # the message is ours already
+            raise
+        raise FileNotFoundError(
+            f"dataset {', '.join(names)}: {error.filename} does not exist; put it there or set the "
+            "environment variable DETECTRON2_DATASETS to the folder that holds your datasets"
+        ) from error
+    _check_images_exist(dicts, names)
+    if "annotations" in dicts[0]:
+        dicts = _drop_boxes_without_area(dicts, names)
+        if filter_empty:
+            dicts = filter_images_with_only_crowd_annotations(dicts)
+    if not dicts:
+        raise ValueError(
+            f"dataset {', '.join(names)} has no image with a usable annotation; filter_empty=False "
+            "keeps images without objects"
+        )
+    return dicts
+
+
+def _check_registered(name: str) -> None:
+    known = DatasetCatalog.list()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise ValueError(
+            f"dataset {name!r} is not registered: {hint} "
+            "(lad.data.register_coco registers your own)"
+        )
+
+
+def _check_images_exist(dicts: list[dict], names: list[str]) -> None:
+    """Raises FileNotFoundError naming the first image that is missing, with the number of them."""
+    # One listing per folder: a look at each of 100,000 files takes minutes on a network disk.
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for record in dicts:
+        folder, name = os.path.split(record["file_name"])
+        if "://" in folder:  # a remote path of Detectron2's PathManager
+            continue
+        if folder not in listings:
+            exists = os.path.isdir(folder or ".")
+            listings[folder] = set(os.listdir(folder or ".")) if exists else set()
+        if name not in listings[folder]:
+            missing.append(record["file_name"])
+    if missing:
+        raise FileNotFoundError(
+            f"dataset {', '.join(names)}: {len(missing)} of {len(dicts)} images do not exist, the "
+            f"first is {missing[0]}"
+        )
+
+
+def _drop_boxes_without_area(dicts: list[dict], names: list[str]) -> list[dict]:
+    kept_dicts = []
+    num_dropped = 0
+    for record in dicts:
+        kept = [a for a in record["annotations"] if _has_area(a, record["width"], record["height"])]
+        num_dropped += len(record["annotations"]) - len(kept)
+        kept_dicts.append({**record, "annotations": kept})
+    if num_dropped:
+        logger.warning(
+            "Dataset %s: dropped %d boxes that have no area inside their image.",
+            ", ".join(names),
+            num_dropped,
+        )
+    return kept_dicts
+
+
+def _has_area(annotation: dict, width: int, height: int) -> bool:
+    """Whether the box, cut at the image's border, has an area; False for NaN too."""
+    x0, y0, x1, y1 = annotation["bbox"]
+    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
+        x1, y1 = x0 + x1, y0 + y1
+    return min(x1, width) - max(x0, 0) > 0 and min(y1, height) - max(y0, 0) > 0

@@ -1,0 +1,200 @@
+"""A training loader in which everything follows from (seed, position in training).
+
+The batches of N processes are the slices of one process' batches, the number of workers changes
+nothing, and a run that starts at batch b sees what an uninterrupted run sees from there on.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Yields this rank's slice of each global batch, without end, as (image, augmentation seed).
+
+    An epoch is ``ceil(n / total_batch_size)`` batches. Its images are shuffled, then batched within
+    their group (see ``groups``); what a group leaves over makes mixed batches, and the last of
+    these is filled up with images of the same epoch. The batches are then shuffled. So an epoch
+    holds every image once, and fewer than ``total_batch_size`` of them a second time.
+
+    Args:
+        groups: (n,) integers; images of the same group share batches, e.g. by aspect ratio.
+        total_batch_size: images per batch over all ranks.
+        seed: determines the order and the augmentation seeds.
+        rank: which slice of each batch to yield.
+        world_size: number of slices.
+
+    Raises:
+        ValueError: if there is no image, or the batch cannot be divided among the ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: Sequence[int],
+        total_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(groups) == 0:
+            raise ValueError("the training dataset is empty: no image is left to train on")
+        if total_batch_size < 1 or total_batch_size % world_size:
+            raise ValueError(
+                f"total_batch_size={total_batch_size} cannot be divided among {world_size} "
+                f"processes: use a positive multiple of {world_size}"
+            )
+        self._groups = np.asarray(groups)
+        self._total_batch_size = total_batch_size
+        self._seed = seed
+        self._per_rank = total_batch_size // world_size
+        self._rank = rank
+        self._start = 0
+
+    def set_start(self, batch_index: int) -> None:
+        """Lets the next iterator begin at this global batch; 0 is the start of training."""
+        if batch_index < 0:
+            raise ValueError(f"batch_index={batch_index} is negative")
+        self._start = batch_index
+
+    def epoch_batches(self, epoch: int) -> np.ndarray:
+        """Returns the image indices of an epoch as (batches, total_batch_size) int64."""
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(len(self._groups))
+        size = self._total_batch_size
+        full, leftovers = [], []
+        for group in np.unique(self._groups):
+            members = order[self._groups[order] == group]
+            num_full = len(members) // size * size
+            full.append(members[:num_full])
+            leftovers.append(members[num_full:])
+        rest = np.concatenate(leftovers)
+        filler = np.resize(order, -len(rest) % size)
+        batches = np.concatenate([*full, rest, filler]).reshape(-1, size)
+        return batches[rng.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batches_per_epoch = -(-len(self._groups) // self._total_batch_size)
+        epoch, first = divmod(self._start, batches_per_epoch)
+        while True:
+            for batch, images in enumerate(self.epoch_batches(epoch)[first:], start=first):
+                position = (epoch * batches_per_epoch + batch) * self._total_batch_size
+                mine = range(self._rank * self._per_rank, (self._rank + 1) * self._per_rank)
+                yield [(int(images[i]), self._augmentation_seed(position + i)) for i in mine]
+            epoch, first = epoch + 1, 0
+
+    def _augmentation_seed(self, position: int) -> int:
+        return int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
+
+
+class SeededMapDataset(Dataset):
+    """Applies a mapper under a random state that the index carries.
+
+    Args:
+        dataset: sequence of dataset dicts.
+        mapper: called with one dataset dict; may draw from Python's, NumPy's and PyTorch's global
+            CPU generators, whose state is the same after the call as before it.
+    """
+
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], Any]) -> None:
+        self._dataset = dataset
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> Any:
+        index, seed = item
+        with _seeded(seed):
+            return self._mapper(self._dataset[index])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # The default generator itself: torch.manual_seed would reseed the GPUs as well.
+    torch_generator = torch.default_generator
+    states = random.getstate(), np.random.get_state(), torch_generator.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch_generator.set_state(states[2])
+
+
+class TrainLoader(DataLoader):
+    """A DataLoader without end over a :class:`SeededBatchSampler`."""
+
+    batch_sampler: SeededBatchSampler
+
+    def set_start(self, batch_index: int) -> None:
+        """Lets the next iterator begin at this global batch; call it before ``iter()``."""
+        self.batch_sampler.set_start(batch_index)
+
+
+def build_train_loader(
+    *,
+    dataset: list[dict],
+    mapper: Callable[[dict], Any],
+    total_batch_size: int,
+    num_workers: int = 0,
+    seed: int | None = None,
+    aspect_ratio_grouping: bool = True,
+) -> TrainLoader:
+    """Builds the training loader of this process; every rank has to call it.
+
+    Args:
+        dataset: dataset dicts in Detectron2's format.
+        mapper: turns a dataset dict into a model input, e.g. Detectron2's ``DatasetMapper``.
+        total_batch_size: images per iteration over all processes.
+        num_workers: loading processes of this rank; 0 loads in the training process.
+        seed: determines order and augmentation; None or a negative number: a random one, the same
+            on all ranks.
+        aspect_ratio_grouping: keep images that are wider than high apart from the others, so that
+            batches need little padding; needs "width" and "height" in each dataset dict.
+
+    Returns:
+        An endless loader of ``list[dict]``, each of ``total_batch_size / world size`` elements.
+
+    Raises:
+        ValueError: if the dataset is empty, the batch cannot be divided among the ranks, or an
+            image has no size to group by.
+    """
+    if seed is None or seed < 0:
+        seed = comm.shared_random_seed()
+    batch_sampler = SeededBatchSampler(
+        groups=_aspect_ratio_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset),
+        total_batch_size=total_batch_size,
+        seed=seed,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+    )
+    return TrainLoader(
+        SeededMapDataset(DatasetFromList(dataset, copy=False), mapper),
+        batch_sampler=batch_sampler,
+        num_workers=num_workers,
+        collate_fn=trivial_batch_collator,
+        # Without its own generator a DataLoader draws from, and so disturbs, the global one.
+        generator=torch.Generator(),
+    )
+
+
+def _aspect_ratio_groups(dataset: list[dict]) -> list[int]:
+    for record in dataset:
+        if "width" not in record or "height" not in record:
+            raise ValueError(
+                f"image {record.get('file_name')} has no 'width' and 'height' in its dataset dict: "
+                "add them or set aspect_ratio_grouping=False"
+            )
+    return [int(record["width"] > record["height"]) for record in dataset]

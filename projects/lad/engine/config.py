@@ -1,0 +1,165 @@
+"""Loading of configs: overrides that are checked, and errors that fit into one line."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns errors about the user's input into one line on stderr and exit code 2.
+
+    These are ValueError and OSError: what this package raises when a value, file or combination
+    cannot work, with how to mend it.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{os.path.basename(sys.argv[0])}: error: {error}\n")
+        raise SystemExit(2) from error
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Loads a LazyConfig file and applies overrides.
+
+    Args:
+        path: a .py or .yaml file, relative to the working directory.
+        overrides: "path.key=value" each, in Hydra's grammar.
+
+    Raises:
+        ValueError: if a section is missing or an override is wrong.
+        FileNotFoundError: if there is no such file.
+    """
+    if not path:
+        raise ValueError("--config-file is missing: name one of configs/*/*.py")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"--config-file {path}: there is no such file")
+    config = LazyConfig.load(path)
+    missing = [section for section in SECTIONS if section not in config]
+    if missing:
+        raise ValueError(f"--config-file {path}: it defines no {', '.join(missing)}")
+    for override in overrides:
+        _apply_override(config, override)
+    return config
+
+
+def _apply_override(config: DictConfig, text: str) -> None:
+    if text.startswith("--"):
+        raise ValueError(f"{text}: flags have to come before the path.key=value overrides")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"override {text!r}: write path.key=value ({reason})") from error
+    if override.is_delete():
+        raise ValueError(f"override {text!r}: a key cannot be deleted; set it to null")
+    if override.is_sweep_override():
+        raise ValueError(f"override {text!r}: write several values as a list, [a,b]")
+    _check_override(config, override.key_or_group, override.value())
+    LazyConfig.apply_overrides(config, [text])
+
+
+def _check_override(config: DictConfig, key: str, value: Any) -> None:
+    """Raises ValueError unless the key exists or goes to a parameter, and the value can fit."""
+    node: Any = config
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        if not _has(node, part):
+            raise _unknown_key(config, key)
+        node = node[int(part)] if isinstance(node, ListConfig) else node[part]
+        if not OmegaConf.is_config(node):
+            above = ".".join(parents[: depth + 1])
+            raise ValueError(f"override {key}={value}: {above} is a value, not a section")
+    if not _has(node, last):
+        accepted = _parameters(node)
+        if accepted is not None and last not in accepted:
+            raise _unknown_key(config, key)
+        return
+    if isinstance(node, ListConfig) or OmegaConf.is_missing(node, last):
+        return
+    _check_value(config, key, node[last], value)
+
+
+def _check_value(config: DictConfig, key: str, old: Any, new: Any) -> None:
+    if isinstance(new, Mapping) and isinstance(old, DictConfig) and "_target_" not in new:
+        for name, value in new.items():
+            _check_override(config, f"{key}.{name}", value)
+    elif isinstance(old, DictConfig) and new is not None and not isinstance(new, Mapping | str):
+        raise ValueError(
+            f"override {key}={new}: {key} is a section; set {key}.KEY, KEY one of "
+            f"{', '.join(str(name) for name in old)}"
+        )
+    elif isinstance(old, int | float) and isinstance(new, str) and "${" not in new:
+        raise ValueError(f"override {key}={new}: expected a value like {old}")
+
+
+def _has(node: Any, part: str) -> bool:
+    if isinstance(node, ListConfig):
+        return part.isdecimal() and int(part) < len(node)
+    return part in node
+
+
+def _parameters(node: Any) -> set[str] | None:
+    """Returns the parameters of a node's target; None where it takes any keyword."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if isinstance(target, str):
+        target = locate(target)
+    if target is None:
+        return set()
+    if not inspect.isclass(target):
+        names, takes_any = _keywords(target)
+        return None if takes_any else names
+    names = set()
+    for base in target.__mro__:
+        # What a class does not take by name goes on to the next one, but nn.Module takes nothing.
+        if base in (nn.Module, object):
+            return names
+        if "__init__" in vars(base):
+            own, takes_any = _keywords(base.__init__)
+            names |= own - {"self"}
+            if not takes_any:
+                return names
+    return names
+
+
+def _keywords(function: Callable) -> tuple[set[str], bool]:
+    parameters = inspect.signature(function).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _unknown_key(config: DictConfig, key: str) -> ValueError:
+    known = list(_known_keys(config))
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+    return ValueError(f"unknown key {key}; the nearest known key is {nearest}")
+
+
+def _known_keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str]:
+    """Yields every dotted key of a config and every parameter of its targets."""
+    names: list[str] = []
+    if isinstance(node, DictConfig):
+        names = [str(name) for name in node]
+        yield from (prefix + name for name in sorted((_parameters(node) or set()) - set(names)))
+    for name in names or map(str, range(len(node))):
+        if name == "_target_":
+            continue
+        yield prefix + name
+        # The raw node: an interpolation would have to be resolved first.
+        child = node._get_node(int(name) if isinstance(node, ListConfig) else name)
+        if OmegaConf.is_config(child) and not child._is_interpolation() and not child._is_none():
+            yield from _known_keys(child, f"{prefix}{name}.")

@@ -1,0 +1,123 @@
+"""What is checked and set up before a run does any work."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+from glob import escape, glob
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+
+def resolve_device(name: str) -> str:
+    """Returns "cpu" or "cuda" for the config's "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: for another name, or "cuda" on a machine without a GPU.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"train.device={name!r}: choose 'auto', 'cpu' or 'cuda'")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device=cuda: PyTorch finds no GPU; 'auto' takes what there is")
+    return name
+
+
+def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
+    """Checks files and folders of a run.
+
+    Args:
+        config: the whole config.
+        resume: continue from the last checkpoint in the output folder, if there is one.
+        eval_only: evaluate, do not train.
+
+    Raises:
+        ValueError: if the output folder cannot be written to or holds another run, or there is
+            nothing to evaluate.
+        FileNotFoundError: if a checkpoint does not exist.
+    """
+    folder, initial = config.train.output_dir, config.train.init_checkpoint
+    _check_writable(folder)
+    last = last_checkpoint(folder) if resume else ""
+    if last and not os.path.isfile(last):
+        raise FileNotFoundError(
+            f"--resume: {folder}/last_checkpoint names {last}, which does not exist; write the "
+            "name of another checkpoint there"
+        )
+    if initial and not last and not os.path.isfile(initial):
+        raise FileNotFoundError(f"train.init_checkpoint={initial}: there is no such file")
+    if eval_only and "evaluator" not in config.dataloader:
+        raise ValueError("--eval-only: the config has no dataloader.evaluator; add one to it")
+    if eval_only and not initial and not last:
+        raise ValueError(
+            "--eval-only has nothing to evaluate: add train.init_checkpoint=FILE, or --resume for "
+            f"the last checkpoint in {folder}"
+        )
+    if not resume and not eval_only and glob(os.path.join(escape(folder), "*.pth")):
+        raise ValueError(
+            f"train.output_dir={folder} holds checkpoints of another run: continue it with "
+            "--resume or choose another train.output_dir"
+        )
+
+
+def last_checkpoint(folder: str) -> str:
+    """Returns the path of the checkpoint to resume from, "" where there is none."""
+    try:
+        with open(os.path.join(folder, "last_checkpoint")) as file:
+            return os.path.join(folder, file.read().strip())
+    except FileNotFoundError:
+        return ""
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"train.output_dir={folder}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"train.output_dir={folder}: may not be written to; choose another folder")
+
+
+def set_up(config: DictConfig, args: argparse.Namespace) -> None:
+    """Fixes the seed, starts the log, saves the config and seeds the random generators.
+
+    A seed of None or below 0 becomes a random one, the same in all processes; the saved config
+    holds it. An evaluation keeps its log and config in ``inference/``, so that those of the
+    training stay.
+
+    Args:
+        config: changed in place.
+        args: the command line's, to be logged.
+    """
+    if config.train.seed is None or config.train.seed < 0:
+        config.train.seed = comm.shared_random_seed()
+    if args.eval_only:
+        config = copy.deepcopy(config)
+        config.train.output_dir = os.path.join(config.train.output_dir, "inference")
+    default_setup(config, args)
+
+
+def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Builds the optimizer node of a config for a model.
+
+    Args:
+        config: has ``params.model``, as Detectron2's common configs, which is set here.
+        model: whose parameters are optimised.
+    """
+    config.params.model = model
+    optimizer = instantiate(config)
+    # Lists of a config are no plain lists, and checkpoints that hold them do not load.
+    for group in optimizer.param_groups:
+        for name, value in group.items():
+            if OmegaConf.is_config(value):
+                group[name] = tuple(value)
+    return optimizer

@@ -1,0 +1,157 @@
+"""Overrides: what is applied, and the one line that a mistake gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from lad.engine import load_config, user_errors
+from toy_training import PairModel, ToyModel
+
+CONFIG = str(Path(__file__).with_name("toy_config.py"))
+
+
+class Forwarding(PairModel):
+    """Takes its parent's parameters without naming them."""
+
+    def __init__(self, *, own: int = 0, **networks):
+        super().__init__(**networks)
+
+
+def any_keyword(**keywords):
+    return keywords
+
+
+def load(*overrides):
+    return load_config(CONFIG, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.max_iter=3", "train.max_iter", 3),
+        ("train.amp.enabled=true", "train.amp.enabled", True),
+        ("train.amp={enabled:true}", "train.amp.enabled", True),
+        ("train.best.metric=toy/AP", "train.best.metric", "toy/AP"),
+        ("train.seed=null", "train.seed", None),
+        ("train.output_dir=/tmp/some where", "train.output_dir", "/tmp/some where"),
+        ("train.max_iter=${train.log_period}", "train.max_iter", 1),
+        ("model.fail_at=0.5", "model.fail_at", 0.5),  # a parameter that the config leaves out
+        ("optimizer.nesterov=true", "optimizer.nesterov", True),
+        ("optimizer.params.weight_decay_norm=0", "optimizer.params.weight_decay_norm", 0),
+        (
+            "lr_multiplier.scheduler.milestones.0=4",
+            "lr_multiplier.scheduler.milestones.0",
+            4,
+        ),
+    ],
+)
+def test_override_is_applied(override, key, value):
+    config = load(override)
+    for part in key.split("."):
+        config = config[int(part)] if part.isdecimal() else config[part]
+    assert config == value
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("train.max_iters=3", "train.max_iter"),
+        ("max_iter=3", "train.max_iter"),
+        ("train.amp.enable=true", "train.amp.enabled"),
+        ("train.amp={enable:true}", "train.amp.enabled"),
+        ("trian.amp.enabled=true", "train.amp.enabled"),
+        ("model.chanels=3", "model.channels"),
+        ("model.failat=3", "model.fail_at"),  # known from the signature alone
+        ("model.channels_.x=3", "model.channels"),
+        ("optimizer.nestrov=true", "optimizer.nesterov"),
+        ("train.hooks.0=1", "train.hooks"),
+    ],
+)
+def test_unknown_key_names_the_nearest(override, nearest):
+    with pytest.raises(ValueError, match=rf"unknown key .*; the nearest known key is {nearest}$"):
+        load(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_iter=ten", "train.max_iter=ten: expected a value like 6"),
+        ("train.amp=true", r"train.amp is a section; set train.amp.KEY, KEY one of enabled, dtype"),
+        ("train.max_iter.x=1", "train.max_iter is a value, not a section"),
+        ("train.max_iter", "write path.key=value"),
+        ("train.max_iter=[1", "write path.key=value"),
+        ("~train.max_iter", "cannot be deleted"),
+        ("train.max_iter=1,2", r"as a list, \[a,b\]"),
+        ("--resume", "flags have to come before"),
+    ],
+)
+def test_wrong_override_is_one_line(override, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "known"),
+    [
+        (L(Forwarding)(), "own", True),
+        (L(Forwarding)(), "teacher_checkpoint", True),  # through **networks
+        (L(Forwarding)(), "techer", False),
+        (L(nn.Sequential)(), "anything", False),
+        (L(any_keyword)(), "anything", True),
+        ({"_target_": "toy_training.ToyModel"}, "dropout", True),
+        ({"_target_": "toy_training.ToyModel"}, "self", False),
+        ({}, "anything", False),
+    ],
+)
+def test_parameters_of_a_target_are_known(tmp_path, node, key, known):
+    config = load()
+    config.model = node
+    file = str(tmp_path / "config.yaml")
+    LazyConfig.save(config, file)
+    if known:
+        assert load_config(file, [f"model.{key}=1"]).model[key] == 1
+    else:
+        with pytest.raises(ValueError, match=f"unknown key model.{key}"):
+            load_config(file, [f"model.{key}=1"])
+
+
+def test_saved_config_loads_with_overrides_and_builds_the_same(tmp_path):
+    config = load("model.channels=5")
+    file = str(tmp_path / "config.yaml")
+    LazyConfig.save(config, file)
+    again = load_config(file, ["model.dropout=0.5"])
+    assert isinstance(again, DictConfig)
+    model = instantiate(again.model)
+    assert isinstance(model, ToyModel)
+    assert (model.hidden.out_features, model.dropout.p) == (5, 0.5)
+
+
+def test_missing_file_and_sections(tmp_path):
+    with pytest.raises(ValueError, match="--config-file is missing"):
+        load_config("")
+    with pytest.raises(FileNotFoundError, match="--config-file nowhere.py: there is no such file"):
+        load_config("nowhere.py")
+    file = tmp_path / "half.py"
+    file.write_text("model = dict()\ntrain = dict()\n")
+    with pytest.raises(ValueError, match="half.py: it defines no dataloader, optimizer, lr_mult"):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize("error", [ValueError("a=1: no"), FileNotFoundError("b: not there")])
+def test_user_errors_are_one_line_and_exit_code_2(error, capsys):
+    with pytest.raises(SystemExit) as exit_, user_errors():
+        raise error
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.endswith(f": error: {error}\n")
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(TypeError), user_errors():
+        raise TypeError("a bug")

@@ -1,0 +1,233 @@
+"""The command line, end to end on a toy training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import train_net
+from detectron2.config import LazyCall as L
+
+from lad.checkpoint import read_weights
+from lad.engine import load_config
+from toy_training import PairModel, ToyModel
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(Path(__file__).parent / "engine/toy_config.py")
+TIMES = ("time", "data_time", "eta_seconds", "rank_data_time")
+
+
+def run(folder, *overrides, flags=()):
+    train_net.main(["--config-file", CONFIG, *flags, f"train.output_dir={folder}", *overrides])
+    return folder
+
+
+def metrics(folder):
+    """metrics.json as {iteration: values}, without times; later lines complete earlier ones."""
+    lines: dict = {}
+    for line in (folder / "metrics.json").read_text().splitlines():
+        values = json.loads(line)
+        lines.setdefault(values["iteration"], {}).update(
+            {k: v for k, v in values.items() if k not in TIMES}
+        )
+    return lines
+
+
+def final(folder):
+    return torch.load(folder / "model_final.pth", weights_only=True)
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with everything switched on."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    return run(folder, *SWITCHES)
+
+
+SWITCHES = ("train.ema.enabled=true", "train.best.metric=toy/AP", "train.accumulate=2")
+
+
+def test_output_folder_is_detectron2s(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {
+        "config.yaml",
+        "log.txt",
+        "metrics.json",
+        "last_checkpoint",
+        "model_0000002.pth",
+        "model_0000005.pth",
+        "model_final.pth",
+        "model_best.pth",
+    } <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert load_config(str(finished / "config.yaml")).train.max_iter == 6
+    assert (finished / "last_checkpoint").read_text() == "model_final.pth"
+    lines = metrics(finished)
+    assert sorted(lines) == [0, 1, 2, 3, 4, 5, 6]
+    assert {"total_loss", "loss_square", "loss_size", "lr"} <= lines[0].keys()
+    assert [i for i in lines if "toy/AP" in lines[i]] == [1, 3, 6]
+
+
+def test_learning_rate_warms_up_and_drops(finished):
+    rates = [line["lr"] for _, line in sorted(metrics(finished).items())[:6]]
+    expected = [0.05 * x for x in (0.001, 0.5005, 1, 1, 1, 0.1)]
+    torch.testing.assert_close(rates, expected, rtol=1e-6, atol=0)
+
+
+def test_run_resumed_after_a_kill_equals_the_whole_run(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "resumed"
+    original = train_net.Trainer.run_step
+
+    def killed(trainer):
+        if trainer.iter == 4:
+            raise KeyboardInterrupt  # past the checkpoint at iteration 2
+        original(trainer)
+
+    monkeypatch.setattr(train_net.Trainer, "run_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, *SWITCHES)
+    monkeypatch.undo()
+    assert (folder / "last_checkpoint").read_text() == "model_0000002.pth"
+    run(folder, *SWITCHES, flags=["--resume"])
+    assert_same(final(folder), final(finished))
+    assert metrics(folder) == metrics(finished)
+    assert_same(
+        torch.load(folder / "model_best.pth", weights_only=True),
+        torch.load(finished / "model_best.pth", weights_only=True),
+    )
+
+
+def test_two_runs_with_a_seed_are_equal_to_the_bit(finished, tmp_path):
+    folder = run(tmp_path / "again", *SWITCHES)
+    assert_same(final(folder), final(finished))
+    assert metrics(folder) == metrics(finished)
+
+
+def test_finished_run_is_not_overwritten(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    with pytest.raises(SystemExit) as exit_:
+        run(finished)
+    assert exit_.value.code == 2
+    assert "holds checkpoints of another run" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+def test_eval_only_gives_the_trainings_figures(finished, tmp_path):
+    last = metrics(finished)[6]["toy/AP"]
+    run(finished, *SWITCHES, flags=["--eval-only", "--resume"])
+    results = json.loads((finished / "inference/results.json").read_text())
+    assert results == {"toy/AP": pytest.approx(last, rel=1e-6)}  # of the averaged weights
+    other = run(
+        tmp_path / "other",
+        f"train.init_checkpoint={finished}/model_best.pth",
+        flags=["--eval-only"],
+    )
+    results = json.loads((other / "inference/results.json").read_text())
+    best = max(line["toy/AP"] for line in metrics(finished).values() if "toy/AP" in line)
+    assert results == {"toy/AP": pytest.approx(best, rel=1e-6)}
+
+
+def test_initial_weights(finished, tmp_path):
+    folder = run(
+        tmp_path / "tuned",
+        f"train.init_checkpoint={finished}/model_final.pth",
+        "train.max_iter=1",
+        "optimizer.lr=0",
+        "optimizer.weight_decay=0",
+    )
+    start = read_weights(str(finished / "model_final.pth"))
+    assert torch.equal(final(folder)["model"]["hidden.weight"], start["hidden.weight"])
+
+
+def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
+    cfg = load_config(
+        CONFIG, [f"train.output_dir={tmp_path}/pair", "train.best.metric=teacher/toy/AP"]
+    )
+    cfg.model = L(PairModel)(student=L(ToyModel)(), teacher=L(ToyModel)())
+    args = train_net.default_argument_parser().parse_args([])
+    train_net.run(args, cfg)
+    lines = metrics(tmp_path / "pair")
+    assert {"student/toy/AP", "teacher/toy/AP"} <= lines[6].keys()
+    best = torch.load(tmp_path / "pair/model_best.pth", weights_only=True)
+    assert best["metrics"].keys() == {"teacher/toy/AP"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config-file is missing"),
+        (["--config-file", "nowhere.py"], "--config-file nowhere.py: there is no such file"),
+        (["--config-file", CONFIG, "train.max_iters=1"], "nearest known key is train.max_iter"),
+        (["--config-file", CONFIG, "train.device=tpu"], "train.device='tpu'"),
+        (["--config-file", CONFIG, "train.init_checkpoint=no.pth"], "train.init_checkpoint=no.pth"),
+        (["--config-file", CONFIG, "--eval-only"], "nothing to evaluate"),
+        (["--config-file", CONFIG, "train.accumulate=0"], "train.accumulate=0"),
+        (["--config-file", CONFIG, "dataloader.train.total_batch_size=0"], "total_batch_size=0"),
+    ],
+)
+def test_user_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        train_net.main(arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert ": error: " in error
+    assert message in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_several_gpus_on_a_cpu_machine(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path, flags=["--num-gpus", "2"])
+    assert exit_.value.code == 2
+    assert "torchrun --nproc_per_node N" in capsys.readouterr().err
+
+
+def torchrun(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        + ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+        + [str(ROOT / "train_net.py"), "--config-file", CONFIG, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Without dropout, whose draws differ by rank, halves of the batch give the whole's losses."""
+    overrides = ["model.dropout=0", "train.hooks=[{_target_:toy_training.SameWeights}]"]
+    one = run(tmp_path / "one", *overrides)
+    result = torchrun(f"train.output_dir={tmp_path}/two", *overrides)
+    assert result.returncode == 0, result.stderr[-3000:]
+    ours, theirs = metrics(tmp_path / "two"), metrics(one)
+    assert ours.keys() == theirs.keys()
+    assert [ours[i].pop("ranks") for i in range(6)] == [2] * 6
+    assert [theirs[i].pop("ranks") for i in range(6)] == [1] * 6
+    for iteration, line in ours.items():
+        torch.testing.assert_close(line, theirs[iteration], rtol=1e-5, atol=1e-6)
+    for name, value in final(tmp_path / "two")["model"].items():
+        torch.testing.assert_close(value, final(one)["model"][name], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,127 @@
+"""A training that takes milliseconds: model, data and evaluator for the engine's tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from lad.data import build_train_loader
+
+
+class ToyModel(nn.Module):
+    """Two linear layers with dropout, trained towards the images' targets."""
+
+    def __init__(self, *, channels: int = 4, dropout: float = 0.2, fail_at: float = float("inf")):
+        """``fail_at``: targets from there on give a loss that is not a number."""
+        super().__init__()
+        self.fail_at = fail_at
+        self.hidden = nn.Linear(3, channels)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(channels, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def predict(self, inputs: list[dict]) -> Tensor:
+        """Returns a number per image."""
+        pixels = torch.stack([x["image"].mean((1, 2)) for x in inputs])
+        return self.output(self.dropout(self.hidden(pixels).relu()))[:, 0]
+
+    def forward(self, inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Means over the images as losses in training, else the numbers."""
+        predictions = self.predict(inputs).float()
+        if not self.training:
+            return [{"number": x} for x in predictions]
+        self.calls += 1
+        targets = torch.tensor([x["target"] for x in inputs])
+        if targets.max() >= self.fail_at:
+            predictions = predictions * float("nan")
+        return {
+            "loss_square": (predictions - targets).square().mean(),
+            "loss_size": 0.1 * predictions.abs().mean(),
+        }
+
+
+class PairModel(nn.Module):
+    """Two toys, each trained and each evaluated."""
+
+    def __init__(self, *, student: ToyModel, teacher: ToyModel, teacher_checkpoint: str = ""):
+        super().__init__()
+        self.student, self.teacher = student, teacher
+        self.checkpoints = {"student": "", "teacher": teacher_checkpoint}
+
+    def forward(self, inputs: list[dict]) -> dict[str, Tensor]:
+        """Both networks' losses."""
+        return {
+            f"{name}/{key}": loss
+            for name, network in self.evaluated_networks().items()
+            for key, loss in network(inputs).items()
+        }
+
+    def evaluated_networks(self) -> dict[str, nn.Module]:
+        """Both."""
+        return {"student": self.student, "teacher": self.teacher}
+
+
+def toy_mapper(record: dict) -> dict:
+    """An image of noise from all three generators, around the record's number."""
+    noise = torch.rand(3, 4, 4) + np.random.rand() + random.random()
+    return {**record, "image": noise * record["target"]}
+
+
+def toy_records(size: int = 12) -> list[dict]:
+    """Images numbered from 0, targets from 0 to 1."""
+    return [{"image_id": i, "width": 4, "height": 4, "target": i / size} for i in range(size)]
+
+
+def build_toy_loader(*, total_batch_size: int = 4, seed: int = 0, size: int = 12) -> object:
+    """The project's loader over the toy images, in the training's process."""
+    return build_train_loader(
+        dataset=toy_records(size), mapper=toy_mapper, total_batch_size=total_batch_size, seed=seed
+    )
+
+
+class SameWeights(HookBase):
+    """Checks after each step that all ranks have the same weights, and logs how many they are."""
+
+    def after_step(self) -> None:
+        """Compares with rank 0."""
+        weights = torch.cat([p.detach().flatten() for p in self.trainer.model.parameters()])
+        ranks = comm.all_gather(weights)
+        assert all(torch.equal(x, ranks[0]) for x in ranks)
+        self.trainer.storage.put_scalar("ranks", len(ranks))
+
+
+class ToyTestLoader:
+    """Three batches of one image each."""
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for record in toy_records(3):
+            yield [{**record, "image": torch.full((3, 4, 4), record["target"])}]
+
+    def __len__(self) -> int:
+        return 3
+
+
+class ToyEvaluator(DatasetEvaluator):
+    """The sum of all numbers as the metric "toy/AP"."""
+
+    def __init__(self, *, output_dir: str | None = None):
+        self.output_dir = output_dir
+
+    def reset(self) -> None:
+        """Forgets what was summed."""
+        self._sum = 0.0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Adds a batch."""
+        self._sum += sum(x["number"].item() for x in outputs)
+
+    def evaluate(self) -> dict:
+        """Returns the metric."""
+        return {"toy": {"AP": self._sum}}
