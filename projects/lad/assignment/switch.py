@@ -131,7 +131,7 @@ class RoleSwitch:
             weights = decided.double()
             sums.index_add_(0, image, torch.stack([share * weights, weights], dim=1))
             share = sums[:, 0] / sums[:, 1]
-        elif self.scope == "image":
+        else:
             share = torch.where(decided, share, torch.nan)
         self.record = SwitchRecord(
             student.masked_fill(~decided, torch.nan).nanmean(),

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils.events import EventStorage
+from helpers import make_batch, make_paa
+
+from lad.assignment.indicators import StdMean
+from lad.assignment.switch import RoleSwitch
+from lad.engine.role_switch import RoleSwitchHook
+from lad.modeling.distillation import CoLAD
+from lad.visualize import plot_roles
+
+BATCHES = [
+    make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]]], seed=seed) for seed in range(4)
+] + [make_batch([[]])]
+
+
+class Loader:
+    """The batches, over and over."""
+
+    def __iter__(self):
+        while True:
+            yield from BATCHES
+
+
+def make_trainer(hook: RoleSwitchHook) -> SimpleTrainer:
+    switch = RoleSwitch(indicator=StdMean())
+    model = CoLAD(student=make_paa(0), teacher=make_paa(1), switch=switch)
+    trainer = SimpleTrainer(model, Loader(), torch.optim.SGD(model.parameters(), 0.01))
+    trainer.register_hooks([hook])
+    return trainer
+
+
+def run(trainer: SimpleTrainer, steps: int) -> list[dict]:
+    """Trains and returns what was logged in each step."""
+    logged = []
+    with EventStorage(0) as trainer.storage:
+        trainer.before_train()
+        for trainer.iter in range(steps):
+            trainer.before_step()
+            trainer.run_step()
+            trainer.after_step()
+            values = trainer.storage.latest()
+            logged.append({k: v[0] for k, v in values.items() if v[1] == trainer.iter})
+            trainer.storage.step()
+    return logged
+
+
+def test_indicators_roles_and_their_share_are_logged(tmp_path):
+    logged = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 4)
+    taught = [row["switch/student_taught"] for row in logged]
+    for row in logged:
+        fitter = row["switch/student"] >= row["switch/teacher"]
+        assert row["switch/student_taught"] == float(fitter)
+    assert logged[-1]["switch/student_share"] == pytest.approx(sum(taught) / 4)
+    assert "loss" not in "".join(k for k in logged[0] if k.startswith("switch/"))
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_role_is_forced_for_the_first_iterations_only(tmp_path, role):
+    hook = RoleSwitchHook(output_dir=str(tmp_path), force=role, force_iterations=2)
+    free = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 1)[0]
+    trainer = make_trainer(hook)
+    logged = run(trainer, 4)
+    assert [row["switch/student_taught"] for row in logged[:2]] == [float(role == "student")] * 2
+    assert logged[0]["switch/student"] == pytest.approx(free["switch/student"])
+    assert trainer.model.switch.forced is None
+
+
+def test_a_batch_without_objects_is_not_counted(tmp_path):
+    logged = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 5)
+    assert "switch/student_taught" not in logged[4]
+
+
+def test_the_state_is_plain_and_comes_back(tmp_path):
+    trainer = make_trainer(RoleSwitchHook(output_dir=str(tmp_path), force="student", force_iterations=9))
+    run(trainer, 3)
+    state = trainer._hooks[-1].state_dict()
+    assert json.loads(json.dumps(state)) == {"steps": 3, "taught": 3.0, "student_taught": True}
+    fresh = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
+    fresh._hooks[-1].load_state_dict(state)
+    assert bool(fresh.model.switch.student_taught) is True
+    assert fresh._hooks[-1].state_dict() == state
+
+
+def test_the_timeline_is_drawn_also_from_nothing(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"iteration": 1, "switch/student": 0.2}\n{"cut off')
+    plot_roles(metrics, tmp_path / "roles.png")
+    assert (tmp_path / "roles.png").read_bytes().startswith(b"\x89PNG")
+    metrics.write_text("")
+    plot_roles(metrics, tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"force": "both"}, "force='both': choose"), ({"force_iterations": 5}, "needs force")],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RoleSwitchHook(output_dir="x", **options)
+
+
+def test_a_model_without_a_switch_is_refused(tmp_path):
+    trainer = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
+    trainer.model.switch = None
+    with pytest.raises(ValueError, match="needs a model with a switch"):
+        trainer.before_train()
