@@ -67,17 +67,21 @@ def paa_resnet(depth, num_classes=80):
     )
 
 
-def paa_small(depth=10, width=32, channels=64, num_classes=10, scale=2.5):
-    """A small detector to train from scratch: P3 to P5, batch norm, smaller anchors."""
-    bottom_up = L(build_resnet)(depth=depth, width=width, norm="BN", freeze_at=0)
+def paa_small(depth=10, width=32, channels=64, num_classes=10):
+    """A small detector to train from scratch: P2 to P4, batch norm, anchors of half the size."""
+    bottom_up = L(build_resnet)(
+        depth=depth,
+        width=width,
+        norm="BN",
+        freeze_at=0,
+        out_features=["res2", "res3", "res4"],
+    )
     backbone = L(FPN)(
         bottom_up=bottom_up,
-        in_features=["res3", "res4", "res5"],
+        in_features=["res2", "res3", "res4"],
         out_channels=channels,
         norm="BN",
     )
-    model = paa(
-        backbone, ["p3", "p4", "p5"], [8, 16, 32], channels, num_classes=num_classes, scale=scale
-    )
+    model = paa(backbone, ["p2", "p3", "p4"], [4, 8, 16], channels, num_classes, scale=4.0)
     model.head.num_convs = 2
     return model
