@@ -1,0 +1,73 @@
+"""Trains LAD and CoLAD for some steps on this process' share of the batches; writes what came out.
+
+    torchrun --nproc_per_node 2 tests/distributed_training.py OUTPUT
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+from helpers import make_batch, make_paa
+from torch.nn.parallel import DistributedDataParallel
+
+from lad.assignment.indicators import Fisher, StdMean
+from lad.assignment.switch import RoleSwitch
+from lad.modeling.distillation import LAD, CoLAD
+from lad.modeling.soft_label import SoftLabelLoss
+
+BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
+# Two images a batch; the second process' image has no objects in the second, nobody's in the third.
+BATCHES = [
+    make_batch([BOX[:2], BOX[2:]]),
+    make_batch([BOX, []], seed=1),
+    make_batch([[], []], seed=2),
+    make_batch([BOX[1:], BOX[:1]], seed=3),
+]
+
+
+def build(name: str):
+    """Builds a tiny model without batch statistics."""
+    pair = {"student": make_paa(0), "teacher": make_paa(1)}
+    if name == "lad":
+        return LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)])
+    if name == "lad_switch":
+        return LAD(**pair, switch=RoleSwitch(indicator=StdMean()))
+    indicator = Fisher() if name == "colad_fisher" else StdMean()
+    return CoLAD(**pair, switch=RoleSwitch(indicator=indicator))
+
+
+def train(name: str) -> dict:
+    """Returns the losses of each step (mean over processes), roles and final weights."""
+    model = build(name).train()
+    wrapped = model
+    if comm.get_world_size() > 1:
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01)
+    losses, roles = [], []
+    for batch in BATCHES:
+        share = batch[comm.get_rank() :: comm.get_world_size()]
+        values = wrapped(share)
+        optimizer.zero_grad()
+        sum(values.values()).backward()
+        optimizer.step()
+        stacked = torch.stack([values[key].detach() for key in sorted(values)])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(stacked)
+        losses.append(stacked / comm.get_world_size())
+        if getattr(model, "switch", None) is not None:
+            roles.append(bool(model.switch.student_taught))
+    return {"losses": torch.stack(losses), "roles": roles, "weights": dict(model.state_dict())}
+
+
+def main(output: str) -> None:
+    """Trains every model and saves the results of this process."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    results = {name: train(name) for name in ("lad", "lad_switch", "colad", "colad_fisher")}
+    torch.save(results, Path(output) / f"rank{comm.get_rank()}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
