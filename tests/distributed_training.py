@@ -1,6 +1,6 @@
 """Trains LAD and CoLAD for some steps on this process' share of the batches; writes what came out.
 
-    torchrun --nproc_per_node 2 tests/distributed_training.py OUTPUT
+torchrun --nproc_per_node 2 tests/distributed_training.py OUTPUT
 """
 
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from detectron2.utils import comm
-from helpers import make_batch, make_paa
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers import make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.distillation import LAD, CoLAD

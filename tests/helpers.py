@@ -81,7 +81,10 @@ def make_paa(seed: int = 0, *, width: int = 8, num_classes: int = 3, losses=None
 
 
 def make_batch(
-    boxes: list[list[list[float]]], size: tuple[int, int] = (64, 96), num_classes: int = 3, seed: int = 0
+    boxes: list[list[list[float]]],
+    size: tuple[int, int] = (64, 96),
+    num_classes: int = 3,
+    seed: int = 0,
 ) -> list[dict]:
     """Inputs as Detectron2's mapper makes them, random images, classes in turn."""
     generator = torch.Generator().manual_seed(seed)
@@ -91,7 +94,5 @@ def make_batch(
         instances.gt_boxes = Boxes(torch.tensor(image, dtype=torch.float32).reshape(-1, 4))
         instances.gt_classes = torch.arange(len(image)) % num_classes
         pixels = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
-        batch.append(
-            {"image": pixels, "instances": instances, "height": size[0], "width": size[1]}
-        )
+        batch.append({"image": pixels, "instances": instances, "height": size[0], "width": size[1]})
     return batch

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from distributed_training import train
 
 
@@ -14,11 +15,16 @@ from distributed_training import train
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("distributed_training.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command, str(script), str(folder)], check=True, timeout=300, env=environment
-    )
+    subprocess.run([*command, str(script), str(folder)], check=True, timeout=300, env=environment)
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
 
 

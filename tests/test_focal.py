@@ -16,7 +16,9 @@ def test_halves_equal_fvcores_focal_loss_and_gradient(probabilities):
         ours = half(scores, probabilities, 0.25, 2.0)
         theirs = sigmoid_focal_loss(logits, torch.full_like(logits, target), 0.25, 2.0)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-        gradients = [torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (ours, theirs)]
+        gradients = [
+            torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (ours, theirs)
+        ]
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 

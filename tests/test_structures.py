@@ -2,8 +2,8 @@ import logging
 
 import torch
 from detectron2.structures import Boxes, Instances
-from helpers import make_anchors, make_predictions
 
+from helpers import make_anchors, make_predictions
 from lad.structures import Targets
 
 
@@ -16,7 +16,11 @@ def instances(boxes: list[list[float]], classes: list[int]) -> Instances:
 
 
 def test_targets_are_flat_over_the_batch():
-    batch = [instances([[0.0, 0, 9, 9]], [2]), instances([], []), instances([[1.0, 1, 5, 5]] * 2, [0, 1])]
+    batch = [
+        instances([[0.0, 0, 9, 9]], [2]),
+        instances([], []),
+        instances([[1.0, 1, 5, 5]] * 2, [0, 1]),
+    ]
     targets = Targets.from_instances(batch)
     assert targets.image.tolist() == [0, 2, 2]
     assert targets.classes.tolist() == [2, 0, 1]

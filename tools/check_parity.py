@@ -2,7 +2,7 @@
 
     python tools/check_parity.py DIR... [--require FAMILY,...] [--mixture-random N [--seed S]]
 
-A line a quantity, R = max|a - b| / max(max|b|, 1e-6). Exit status 1 when an R exceeds 1e-4, more than
+A line a quantity; R = max|a - b| / max(max|b|, 1e-6). Exit status 1 when an R exceeds 1e-4, over
 0.1 % of the candidates are labelled otherwise, a required family is absent or nothing was compared.
 """
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from parity import dense, distillation, mixture, network
 from parity.report import Report
 
@@ -32,10 +33,14 @@ def main() -> int:
     """Runs the comparisons; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR")
-    parser.add_argument("--require", default="", metavar="FAMILY,...", help="families that must pass")
+    parser.add_argument(
+        "--require", default="", metavar="FAMILY,...", help="families that must pass"
+    )
     parser.add_argument("--mixture-random", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quiet", action="store_true", help="print only the last line and failures")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print only the last line and failures"
+    )
     args = parser.parse_args()
     required = {name for name in args.require.split(",") if name}
     if unknown := required - FAMILIES.keys():

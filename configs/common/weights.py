@@ -1,4 +1,4 @@
-"""Where initial weights are looked for. None is shipped: put the files there, or override the key."""
+"""Where initial weights are looked for. None is shipped: put them there, or override the key."""
 
 # ImageNet weights under torchvision's own file names (IMAGENET1K_V1, as the papers').
 RESNET = {

@@ -1,6 +1,6 @@
 """Anchors, the box coder and pairwise-free box overlaps.
 
-Detectron2's and fvcore's twins are not used here for three reasons: the reference clamps size deltas
+Detectron2's and fvcore's twins are not used for three reasons: the reference clamps size deltas
 on both sides, fvcore's GIoU asserts on values (which turns a NaN into an AssertionError and waits
 for the GPU), and candidates need the anchors' regular grid, not only their boxes.
 """

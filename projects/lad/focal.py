@@ -1,6 +1,6 @@
 """Sigmoid focal loss (arXiv 1708.02002) of one class in its two halves, on logits or probabilities.
 
-A dense detector has one positive class in a row of K, and most rows have none. With the halves apart
+A dense detector has one positive class in a row of K, and most rows have none. With halves apart
 the loss of a row is the sum of all negative halves plus a correction at the positive class: no
 one-hot targets of the size of the predictions.
 """

@@ -42,11 +42,17 @@ class DensePredictions(NamedTuple):
 
     def detach(self) -> DensePredictions:
         """Returns the same predictions outside the autograd graph."""
-        return DensePredictions(*(x.detach() if isinstance(x, Tensor) else x for x in self))
+        quality = None if self.quality is None else self.quality.detach()
+        return self._replace(
+            scores=self.scores.detach(), deltas=self.deltas.detach(), quality=quality
+        )
 
     def float(self) -> DensePredictions:
         """Returns the same predictions in float32: losses and costs are never computed in half."""
-        return DensePredictions(*(x.float() if isinstance(x, Tensor) else x for x in self))
+        quality = None if self.quality is None else self.quality.float()
+        return self._replace(
+            scores=self.scores.float(), deltas=self.deltas.float(), quality=quality
+        )
 
 
 class Anchors(NamedTuple):

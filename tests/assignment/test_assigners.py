@@ -1,8 +1,8 @@
 import pytest
 import torch
-from helpers import make_anchors, make_predictions, make_targets, random_boxes
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import make_anchors, make_predictions, make_targets, random_boxes
 from lad.assignment import mixture
 from lad.assignment.assigners import PAAAssigner, cheapest_per_level
 from lad.assignment.costs import PAACost

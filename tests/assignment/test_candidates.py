@@ -1,8 +1,8 @@
 import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
-from helpers import make_anchors, make_targets, random_boxes
 
+from helpers import make_anchors, make_targets, random_boxes
 from lad.assignment.candidates import iou_candidates
 
 

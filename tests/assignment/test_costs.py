@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 from fvcore.nn import sigmoid_focal_loss
-from helpers import make_anchors, make_predictions, make_targets
 
+from helpers import make_anchors, make_predictions, make_targets
 from lad.assignment.candidates import iou_candidates
 from lad.assignment.costs import PAACost
 

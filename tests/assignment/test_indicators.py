@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers import make_targets
 
+from helpers import make_targets
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.structures import Candidates
@@ -52,7 +52,9 @@ def test_fisher_of_an_image_is_the_mean_of_its_objects_and_a_level_has_its_objec
     first, second = value(Fisher(), costs, gt, level, "object")
     assert second == pytest.approx(16 / 0.080002, rel=1e-4)
     assert value(Fisher(), costs, gt, level, "image") == pytest.approx([(first + second) / 2])
-    assert value(Fisher(), costs, gt, level, "level") == pytest.approx([first, first, second, second])
+    assert value(Fisher(), costs, gt, level, "level") == pytest.approx(
+        [first, first, second, second]
+    )
 
 
 def test_fisher_takes_the_cheapest_of_each_level():

@@ -52,4 +52,7 @@ def test_equal_single_and_absent_samples():
     fit = fit_mixtures(samples, mask)
     assert fit.lower.tolist() == [[True, True], [True, False], [False, False]]
     assert all(x.isfinite().all() for x in (fit.means, fit.variances, fit.density))
-    assert fit_mixtures(torch.zeros(0, 9), torch.zeros(0, 9, dtype=torch.bool)).means.shape == (0, 2)
+    assert fit_mixtures(torch.zeros(0, 9), torch.zeros(0, 9, dtype=torch.bool)).means.shape == (
+        0,
+        2,
+    )

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers import make_targets
 
+from helpers import make_targets
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.structures import Candidates
@@ -37,7 +37,9 @@ def test_scopes_decide_separately():
     image, gt = [0] * 3 + [1] * 6, [0] * 3 + [1] * 3 + [2] * 3
     box = [0.0, 0.0, 50.0, 50.0]
     arguments = dict(image=image, gt=gt, boxes=[[box], [box, box]])
-    by_object = decide(RoleSwitch(indicator=StdMean(), scope="object"), student, teacher, **arguments)
+    by_object = decide(
+        RoleSwitch(indicator=StdMean(), scope="object"), student, teacher, **arguments
+    )
     assert by_object == [True] * 3 + [False] * 3 + [True] * 3
     switch = RoleSwitch(indicator=StdMean(), scope="level")
     assert decide(switch, student, teacher, **arguments) == by_object

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+
 from lad.data import build_coco_evaluator, coco, register_coco
 
 BOXES = [

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
+
 from lad.data import build_train_loader, get_dataset_dicts, register_coco
 
 

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
 from lad.data import digits
 from lad.data.digits import DigitScenesSpec, register_digit_scenes, write_digit_scenes
 from lad.data.scenes import load_sources, make_scene
-from PIL import Image
 
 SPEC = DigitScenesSpec(image_size=64, num_train=3, num_val=2, seed=5)
 

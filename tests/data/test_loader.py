@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
+
 from lad.data.loader import SeededBatchSampler, SeededMapDataset, build_train_loader
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lad.data.scenes import Scene, load_sources, make_scene
 
 NUM_SCENES = 60

@@ -4,17 +4,17 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
-from helpers import make_batch, make_paa
 
+from helpers import make_batch, make_paa
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.engine.role_switch import RoleSwitchHook
 from lad.modeling.distillation import CoLAD
 from lad.visualize import plot_roles
 
-BATCHES = [
-    make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]]], seed=seed) for seed in range(4)
-] + [make_batch([[]])]
+BATCHES = [make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]]], seed=seed) for seed in range(4)] + [
+    make_batch([[]])
+]
 
 
 class Loader:
@@ -75,7 +75,9 @@ def test_a_batch_without_objects_is_not_counted(tmp_path):
 
 
 def test_the_state_is_plain_and_comes_back(tmp_path):
-    trainer = make_trainer(RoleSwitchHook(output_dir=str(tmp_path), force="student", force_iterations=9))
+    trainer = make_trainer(
+        RoleSwitchHook(output_dir=str(tmp_path), force="student", force_iterations=9)
+    )
     run(trainer, 3)
     state = trainer._hooks[-1].state_dict()
     assert json.loads(json.dumps(state)) == {"steps": 3, "taught": 3.0, "student_taught": True}

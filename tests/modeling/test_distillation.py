@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from helpers import make_batch, make_paa
 
+from helpers import make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.distillation import LAD, CoLAD, SoftLabel
@@ -83,10 +83,8 @@ def test_colad_uses_the_costs_of_the_network_that_teaches(role):
     model = CoLAD(**copy.deepcopy(pair), switch=switch())
     model.switch.forced = role
     student, teacher = pair["student"], pair["teacher"]
-    if role:  # the student assigns its own labels: its losses are PAA's
-        expected = student(BATCH)
-    else:  # the student learns from the teacher: LAD
-        expected = LAD(student=student, teacher=teacher)(BATCH)
+    # The student on its own labels is PAA; on the teacher's it is LAD.
+    expected = (student if role else LAD(student=student, teacher=teacher))(BATCH)
     losses = model(BATCH)
     for name, value in expected.items():
         torch.testing.assert_close(losses[f"student/{name}"], value)
@@ -147,7 +145,7 @@ def test_checkpoints_hold_both_networks_or_leave_the_teacher_out():
 
 @pytest.mark.parametrize(
     ("teacher", "message"),
-    [({"num_classes": 5}, "need the same classes, but have 3 and 5")],
+    [({"num_classes": 5}, "need equal classes, but have 3 and 5")],
 )
 def test_networks_that_do_not_fit_are_refused(teacher, message):
     with pytest.raises(ValueError, match=message):
@@ -157,7 +155,7 @@ def test_networks_that_do_not_fit_are_refused(teacher, message):
 def test_other_anchors_or_eval_network_are_refused():
     pair = networks()
     pair["teacher"].anchor_generator.sizes = (64.0, 128.0, 256.0)
-    with pytest.raises(ValueError, match="need the same anchors"):
+    with pytest.raises(ValueError, match="need equal anchors"):
         LAD(**pair)
     with pytest.raises(ValueError, match="eval_network='both': choose"):
         LAD(**networks(), eval_network="both")

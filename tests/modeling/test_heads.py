@@ -7,9 +7,7 @@ FEATURES = [torch.rand(2, 8, 6, 5), torch.rand(2, 8, 3, 3)]
 
 
 def make_head(**options) -> PAAHead:
-    return PAAHead(
-        in_channels=8, num_classes=4, num_levels=2, channels=32, num_convs=1, **options
-    )
+    return PAAHead(in_channels=8, num_classes=4, num_levels=2, channels=32, num_convs=1, **options)
 
 
 def test_layout_is_level_after_level_and_row_after_row():

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from helpers import make_anchors
 
+from helpers import make_anchors
 from lad.boxes import encode_boxes
 from lad.modeling.inference import Detector, vote
 from lad.structures import DensePredictions
@@ -31,15 +31,20 @@ BOX, NEAR = [20.0, 20.0, 60.0, 60.0], [20.0, 20.0, 60.0, 64.0]
 
 def test_nms_is_per_class_and_keeps_the_best():
     found = detect(
-        predictions_for({5: (0, 0.8, BOX), 6: (0, 0.6, NEAR), 7: (1, 0.5, NEAR)}), score_voting=False
+        predictions_for({5: (0, 0.8, BOX), 6: (0, 0.6, NEAR), 7: (1, 0.5, NEAR)}),
+        score_voting=False,
     )
     assert found.pred_classes.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.8, 0.5])
-    torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor([BOX, NEAR]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        found.pred_boxes.tensor, torch.tensor([BOX, NEAR]), atol=1e-3, rtol=0
+    )
 
 
 def test_voting_by_hand():
-    found = detect(predictions_for({5: (0, 0.8, BOX), 6: (0, 0.6, NEAR), 7: (1, 0.7, [20.0] * 2 + [60.0] * 2)}))
+    found = detect(
+        predictions_for({5: (0, 0.8, BOX), 6: (0, 0.6, NEAR), 7: (1, 0.7, [20.0] * 2 + [60.0] * 2)})
+    )
     weight = 0.6 * math.exp(-((1 - 40 / 44) ** 2) / 0.025)
     expected = (0.8 * 60 + weight * 64) / (0.8 + weight)
     assert found.pred_boxes.tensor[0].tolist() == pytest.approx([20, 20, 60, expected], abs=1e-3)

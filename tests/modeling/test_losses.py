@@ -1,8 +1,8 @@
 import pytest
 import torch
 from fvcore.nn import giou_loss, sigmoid_focal_loss
-from helpers import make_anchors, make_predictions, make_targets
 
+from helpers import make_anchors, make_predictions, make_targets
 from lad.boxes import decode_boxes, paired_iou
 from lad.modeling.losses import DetectionLosses
 from lad.structures import Assignment
@@ -68,9 +68,7 @@ def test_no_positives_give_zero_box_losses_connected_to_the_graph():
     # the normaliser is the number of images
     focal = sigmoid_focal_loss(predictions.scores, torch.zeros_like(predictions.scores), 0.25, 2.0)
     torch.testing.assert_close(losses["loss_cls"], focal.sum() / 2)
-    gradients = torch.autograd.grad(
-        sum(losses.values()), [predictions.deltas, predictions.quality]
-    )
+    gradients = torch.autograd.grad(sum(losses.values()), [predictions.deltas, predictions.quality])
     assert all((x == 0).all() for x in gradients)
 
 

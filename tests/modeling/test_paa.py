@@ -1,8 +1,8 @@
 import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
-from helpers import make_batch, make_paa, random_boxes
 
+from helpers import make_batch, make_paa, random_boxes
 from lad.boxes import AnchorGenerator
 from lad.modeling.paa import PAA
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from helpers import make_anchors, make_predictions, make_targets
 
+from helpers import make_anchors, make_predictions, make_targets
 from lad.modeling.soft_label import SoftLabelLoss, best_overlap, focal_kl
 
 ANCHORS = make_anchors()

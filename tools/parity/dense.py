@@ -1,4 +1,4 @@
-"""One head's raw outputs in; anchors, candidates, costs, labels, losses, gradients, detections out."""
+"""One head's raw outputs in; anchors, candidates, costs, labels, losses, gradients, boxes out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from lad.assignment.assigners import PAAAssigner
 from lad.assignment.costs import PAACost
 from lad.boxes import AnchorGenerator
 from lad.checkpoint.convert import from_mmdetection
-from lad.modeling.heads import ConditionalObjectness, ImplicitObjectness, PAAHead, flatten_predictions
+from lad.modeling.heads import (
+    ConditionalObjectness,
+    ImplicitObjectness,
+    PAAHead,
+    flatten_predictions,
+)
 from lad.modeling.inference import Detector
 from lad.modeling.losses import DetectionLosses
 from lad.structures import Anchors, Assignment, Candidates, DensePredictions, Targets
@@ -48,9 +53,7 @@ def raw_outputs(data, prefix: str, probabilities: bool, quality: bool) -> Raw:
         name: [torch.from_numpy(data[f"{prefix}{name}_l{i}"]).requires_grad_() for i in LEVELS]
         for name in names
     }
-    predictions = flatten_predictions(
-        maps["cls"], probabilities, maps["reg"], maps.get("iou", [])
-    )
+    predictions = flatten_predictions(maps["cls"], probabilities, maps["reg"], maps.get("iou", []))
     return Raw(maps, predictions)
 
 

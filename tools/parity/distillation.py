@@ -25,7 +25,7 @@ SOFT_LOSSES = {
 
 
 def compare(path: Path, report: Report) -> None:
-    """Compares one file of two heads; ``s_`` and ``t_`` are the official first and second network."""
+    """Compares one file of two heads; ``s_`` and ``t_`` are the official networks."""
     data = np.load(path)
     family = path.stem.partition("_")[2]
     probabilities = family == "colad"  # its second network has COP
@@ -56,9 +56,7 @@ def compare_lad(data, student: Raw, teacher: Raw, scene: Scene, report: Report) 
     official = flat_assignment(data, "", scene)
     dense.compare_labels(cost, official, scene, report)
     losses = DetectionLosses(weight_boxes_by_iou=False)
-    dense.compare_losses(
-        data, "", student, official, scene, losses, report, gradient="s_grad_"
-    )
+    dense.compare_losses(data, "", student, official, scene, losses, report, gradient="s_grad_")
     own = flat_assignment(data, "own_", scene)
     dense.compare_labels(own_cost, own, scene, report)
     dense.compare_losses(
@@ -103,9 +101,7 @@ def compare_colad(data, first: Raw, second: Raw, scene: Scene, report: Report) -
     indicator = StdMean()
     switch = RoleSwitch(indicator=indicator, scope="level")
     num_levels = len(scene.anchors.shapes)
-    by_student = switch(
-        student_cost, teacher_cost, scene.candidates, scene.targets, num_levels
-    )
+    by_student = switch(student_cost, teacher_cost, scene.candidates, scene.targets, num_levels)
     compare_cells(data, student_cost, teacher_cost, by_student, scene, report)
     report.compare("stat_t_ratio", switch.record.student_share, data["stat_t_ratio"])
 

@@ -60,7 +60,9 @@ class Report:
         failed = difference > TOLERANCE
         self.failures += failed
         if failed or not self.quiet:
-            print(f"{self.case:16} {name:40} R {difference:.1e}{' FAILED' * failed} {note}".rstrip())
+            print(
+                f"{self.case:16} {name:40} R {difference:.1e}{' FAILED' * failed} {note}".rstrip()
+            )
 
     def finish(self, required: set[str]) -> int:
         """Prints the verdict; returns the exit status."""

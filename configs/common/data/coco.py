@@ -3,8 +3,9 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, build_detection_test_loader
-from lad.data import build_coco_evaluator, build_train_loader, get_dataset_dicts
 from omegaconf import OmegaConf
+
+from lad.data import build_coco_evaluator, build_train_loader, get_dataset_dicts
 
 dataloader = OmegaConf.create()
 

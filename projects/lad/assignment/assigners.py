@@ -45,7 +45,7 @@ class LabelAssigner(ABC):
 class PAAAssigner(LabelAssigner):
     """Probabilistic anchor assignment (PAA, arXiv 2007.08103, section 3.2).
 
-    Per object the `topk` cheapest candidates of each level; a two-Gaussian mixture over their costs;
+    Per object the `topk` cheapest candidates of a level; a two-Gaussian mixture over their costs;
     positives are the candidates of the lower Gaussian up to the one with the highest density
     (``separation="peak"``, the released code) or those not above its mean (``"mean"``, the LAD
     paper's text).
@@ -62,14 +62,13 @@ class PAAAssigner(LabelAssigner):
         single_candidate_positive: bool = True,
         mixture: str = "batched",
     ):
-        """
-        Args:
+        """Args:
             cost: the assignment cost.
             num_classes: K, the background's label.
             min_iou: lowest IoU of a candidate that is not its object's best.
             topk: candidates of each object and level that enter the mixture.
             separation: "peak" or "mean".
-            single_candidate_positive: an object's only candidate is positive (the original PAA); the
+            single_candidate_positive: an object's only candidate is positive (original PAA); the
                 official LAD code makes it negative.
             mixture: "batched", or "sklearn": one scikit-learn fit per object, the slow reference.
 

@@ -1,8 +1,8 @@
 """Which anchors each object may claim, from geometry alone (LAD paper 3.1, PAA paper 3.1).
 
 An anchor belongs to the object with the highest IoU, if that IoU is at least `min_iou`. On top of
-that every object claims the anchors that tie at its own highest IoU, however low; of several objects
-that claim one anchor so, the later one wins.
+that every object claims the anchors that tie at its own highest IoU, however low; of several
+objects that claim one anchor so, the later one wins.
 
 An anchor grid is regular, so the cells that can reach a given IoU with a box lie in a window around
 its centre. Only those windows are visited: a few hundred cells an object instead of all R anchors.
@@ -37,8 +37,8 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
     best = iou.new_zeros(num_objects).scatter_reduce_(0, pair_gt, iou, "amax")
     is_best = (iou == best[pair_gt]) & (iou > 0)
 
-    # One integer orders all claims on an anchor: an object's best beats any IoU and the later object
-    # wins; else the higher IoU (the bits of a non-negative float are ordered as the float), then the
+    # One integer orders all claims on an anchor: an object's best beats any IoU, the later object
+    # wins; else the higher IoU (the bits of a non-negative float are ordered as the float), the
     # earlier object.
     claim = torch.where(
         is_best,

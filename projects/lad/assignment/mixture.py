@@ -48,7 +48,7 @@ def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
 
     Args:
         samples: (B, T) values, finite where present.
-        present: (B, T) bool: False marks padding. Rows without samples give arbitrary finite values.
+        present: (B, T) bool: False marks padding. Rows without samples give any finite values.
     """
     x = samples.double().masked_fill(~present, 0.0)
     mask = present.double()
@@ -73,7 +73,9 @@ def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
         iterations += active
         active = active & ~((new_bound - bound).abs() < TOLERANCE)
         bound = new_bound
-        if x.device.type == "cpu" and not active.any():  # a GPU is not asked: that would wait for it
+        if (
+            x.device.type == "cpu" and not active.any()
+        ):  # a GPU is not asked: that would wait for it
             break
     log_odds, density = _expect(x, means, variances, weights)
     return MixtureFit((log_odds >= 0) & present, density, means, variances, weights, iterations)

@@ -20,7 +20,7 @@ class SwitchRecord(NamedTuple):
     Attributes:
         student: the student's indicator, the mean over the groups that have one.
         teacher: the teacher's.
-        student_share: share of the decisions that the student won: mean over the groups of an image,
+        student_share: share of decisions that the student won: mean over the groups of an image,
             then over images.
     """
 
@@ -33,7 +33,7 @@ class RoleSwitch:
     """Decides, candidate by candidate, whether the student's or the teacher's cost counts.
 
     The network with the higher indicator teaches; on a tie it is the student. Where a group has too
-    few candidates for the indicator, the network with the strictly lower mean cost teaches, else the
+    few candidates for the indicator, the network with strictly lower mean cost teaches, else the
     teacher. The scope says what is decided on together:
 
     - ``iteration`` (paper): one decision for the batch, over all processes;
@@ -78,7 +78,9 @@ class RoleSwitch:
         groups = self.groups(candidates, targets, num_levels)
         costs = torch.stack([student_cost, teacher_cost], dim=1)
         counted = torch.cat([torch.ones_like(costs[:, :1]), costs], dim=1)
-        indicators = [self.indicator.sums(x, candidates, groups) for x in (student_cost, teacher_cost)]
+        indicators = [
+            self.indicator.sums(x, candidates, groups) for x in (student_cost, teacher_cost)
+        ]
         sums = torch.cat([groups.sum(counted), *indicators], dim=1)
         if self.scope == "iteration":
             sums = mean_over_ranks(sums)

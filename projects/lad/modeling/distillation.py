@@ -47,8 +47,7 @@ class TwoNetworks(nn.Module):
         teacher_checkpoint: str = "",
         eval_network: str = "student",
     ):
-        """
-        Args:
+        """Args:
             student: the network that the method is about.
             teacher: the other one; backbone, widths and objectness may differ.
             student_checkpoint: initial weights of the student, loaded when training starts: a
@@ -62,16 +61,18 @@ class TwoNetworks(nn.Module):
         super().__init__()
         if eval_network not in NETWORKS:
             raise ValueError(f"eval_network={eval_network!r}: choose 'student' or 'teacher'")
-        layouts = [(x.anchor_generator.strides, x.anchor_generator.sizes) for x in (student, teacher)]
+        layouts = [
+            (x.anchor_generator.strides, x.anchor_generator.sizes) for x in (student, teacher)
+        ]
         if layouts[0] != layouts[1]:
             raise ValueError(
-                f"student and teacher need the same anchors, but have strides and sizes {layouts[0]}"
+                f"student and teacher need equal anchors, but have strides and sizes {layouts[0]}"
                 f" and {layouts[1]}: make model.teacher.anchor_generator equal to the student's"
             )
         classes = student.head.num_classes, teacher.head.num_classes
         if classes[0] != classes[1]:
             raise ValueError(
-                f"student and teacher need the same classes, but have {classes[0]} and {classes[1]}:"
+                f"student and teacher need equal classes, but have {classes[0]} and {classes[1]}:"
                 " set model.student.head.num_classes and model.teacher.head.num_classes equal"
             )
         self.student = student
@@ -141,11 +142,10 @@ class FrozenTeacher(TwoNetworks):
     """A teacher that is not trained: eval mode, no gradients, not in the optimizer."""
 
     def __init__(self, *, save_teacher: bool = True, **networks):
-        """
-        Args:
-            save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
-                ``teacher_checkpoint`` again.
-            **networks: as `TwoNetworks`.
+        """Args:
+        save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
+            ``teacher_checkpoint`` again.
+        **networks: as `TwoNetworks`.
         """
         super().__init__(**networks)
         self.save_teacher = save_teacher
@@ -178,10 +178,9 @@ class SoftLabel(FrozenTeacher):
     """
 
     def __init__(self, *, distill_losses: Sequence[DistillLoss], **networks):
-        """
-        Args:
-            distill_losses: between student and teacher.
-            **networks: as `FrozenTeacher`.
+        """Args:
+        distill_losses: between student and teacher.
+        **networks: as `FrozenTeacher`.
         """
         super().__init__(**networks)
         self.distill_losses = list(distill_losses)
@@ -211,11 +210,10 @@ class LAD(FrozenTeacher):
         distill_losses: Sequence[DistillLoss] = (),
         **networks,
     ):
-        """
-        Args:
-            switch: decides whose costs count; None: the teacher's.
-            distill_losses: added to the student's losses.
-            **networks: as `FrozenTeacher`.
+        """Args:
+        switch: decides whose costs count; None: the teacher's.
+        distill_losses: added to the student's losses.
+        **networks: as `FrozenTeacher`.
         """
         super().__init__(**networks)
         self.switch = switch
@@ -237,10 +235,9 @@ class CoLAD(TwoNetworks):
     """Collaborative LAD: both networks are trained on the assignment of the fitter one."""
 
     def __init__(self, *, switch: RoleSwitch, **networks):
-        """
-        Args:
-            switch: decides whose costs count.
-            **networks: as `TwoNetworks`.
+        """Args:
+        switch: decides whose costs count.
+        **networks: as `TwoNetworks`.
         """
         super().__init__(**networks)
         self.switch = switch

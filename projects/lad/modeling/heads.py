@@ -106,18 +106,17 @@ class PAAHead(nn.Module):
         objectness: nn.Module | None = None,
         prior_prob: float = 0.01,
     ):
-        """
-        Args:
-            in_channels: channels of every feature map.
-            num_classes: K.
-            num_levels: feature maps; each has its own factor for the deltas.
-            channels: of both towers.
-            num_convs: 3x3 convolutions of each tower.
-            norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
-            quality: predict the IoU.
-            objectness: turns class logits into probabilities with the box tower's features, such as
-                `ConditionalObjectness`.
-            prior_prob: initial class probability.
+        """Args:
+        in_channels: channels of every feature map.
+        num_classes: K.
+        num_levels: feature maps; each has its own factor for the deltas.
+        channels: of both towers.
+        num_convs: 3x3 convolutions of each tower.
+        norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
+        quality: predict the IoU.
+        objectness: turns class logits into probabilities with the box tower's features, such as
+            `ConditionalObjectness`.
+        prior_prob: initial class probability.
         """
         super().__init__()
         self.num_classes = num_classes

@@ -26,13 +26,12 @@ class Detector:
         max_detections: int = 100,
         score_voting: bool = True,
     ):
-        """
-        Args:
-            score_thresh: detections score above this.
-            topk_candidates: anchors kept per level before thresholding.
-            nms_thresh: IoU of class-wise non-maximum suppression.
-            max_detections: per image.
-            score_voting: move each kept box to the weighted mean of the boxes around it.
+        """Args:
+        score_thresh: detections score above this.
+        topk_candidates: anchors kept per level before thresholding.
+        nms_thresh: IoU of class-wise non-maximum suppression.
+        max_detections: per image.
+        score_voting: move each kept box to the weighted mean of the boxes around it.
         """
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates
@@ -65,9 +64,7 @@ class Detector:
         boxes = clip_boxes(decode_boxes(anchors.boxes[keep], deltas), image_sizes)
         output = torch.tensor(output_sizes, device=boxes.device, dtype=boxes.dtype)
         boxes = boxes * (output / image_sizes).flip(-1).repeat(1, 2)[:, None]
-        return [
-            self._detect(*image) for image in zip(scores, boxes, output_sizes, strict=True)
-        ]
+        return [self._detect(*image) for image in zip(scores, boxes, output_sizes, strict=True)]
 
     def _best_per_level(self, best: Tensor, num_per_level: list[int]) -> Tensor:
         """Indices (N, M) of the anchors with the highest scores of each level."""

@@ -40,15 +40,14 @@ class DetectionLosses:
         alpha: float = 0.25,
         gamma: float = 2.0,
     ):
-        """
-        Args:
-            weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
-                normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
-                effect on heads without the IoU branch: theirs is never weighted.
-            box_weight: of the box loss.
-            quality_weight: of the IoU branch's loss.
-            alpha: of the focal loss.
-            gamma: of the focal loss.
+        """Args:
+        weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
+            normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
+            effect on heads without the IoU branch: theirs is never weighted.
+        box_weight: of the box loss.
+        quality_weight: of the IoU branch's loss.
+        alpha: of the focal loss.
+        gamma: of the focal loss.
         """
         self.weight_boxes_by_iou = weight_boxes_by_iou
         self.box_weight = box_weight

@@ -38,8 +38,7 @@ class PAA(DenseDetector):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ):
-        """
-        Args:
+        """Args:
             backbone: gives a dict of feature maps.
             head: makes `DensePredictions` from the feature maps.
             head_in_features: names of the feature maps, finest first.
@@ -78,7 +77,7 @@ class PAA(DenseDetector):
         self.detector = detector
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Losses in training, ``[{"instances": Instances}]`` else; inputs as Detectron2's models."""
+        """Losses in training, ``[{"instances": Instances}]`` else; inputs are Detectron2's."""
         images = self.preprocess_image(batched_inputs)
         predictions, anchors = self.predict(images.tensor)
         if not self.training:
@@ -149,7 +148,7 @@ class PAA(DenseDetector):
         predictions: DensePredictions,
         anchors: Anchors,
     ) -> list[dict]:
-        """Returns ``[{"instances": Instances}]`` in the coordinates of each input's height, width."""
+        """Returns ``[{"instances": Instances}]`` in coordinates of each input's height, width."""
         output_sizes = [
             (int(x.get("height", size[0])), int(x.get("width", size[1])))
             for x, size in zip(batched_inputs, image_sizes, strict=True)

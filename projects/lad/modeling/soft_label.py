@@ -45,7 +45,7 @@ def _with_logs(scores: Tensor, probabilities: bool) -> tuple[Tensor, Tensor, Ten
 class SoftLabelLoss:
     """Pulls the student's class scores, IoU branch and boxes towards the teacher's.
 
-    The class term counts every anchor and class; the box and quality terms those cells whose teacher
+    The class term counts every anchor and class; box and quality terms those cells whose teacher
     box overlaps an object by more than ``min_iou``. All are divided by the sum of these overlaps
     (mean over the processes). Without such a cell all terms are zero.
     """
@@ -62,8 +62,7 @@ class SoftLabelLoss:
         min_iou: float = 0.5,
         select_by: str = "teacher_box",
     ):
-        """
-        Args:
+        """Args:
             kind: of the class term: "kl" (with the focal factor), "l1" or "l2" on probabilities.
             gamma: of the class term's focal factor.
             class_weight: of the class term.
@@ -71,7 +70,7 @@ class SoftLabelLoss:
             quality_gamma: of that term's focal factor.
             box_weight: of the GIoU term between both networks' boxes.
             min_iou: cells are selected above this overlap.
-            select_by: "teacher_box", or "anchor": the anchor's overlap instead of the teacher box's.
+            select_by: "teacher_box", or "anchor": the anchor's overlap, not the teacher box's.
 
         Raises:
             ValueError: for another kind or select_by.
@@ -96,8 +95,9 @@ class SoftLabelLoss:
         anchors: Anchors,
         targets: Targets,
     ) -> dict[str, Tensor]:
-        """Returns ``loss_soft_cls``, ``loss_soft_box`` and, where both networks have the IoU branch,
-        ``loss_soft_quality``.
+        """Returns ``loss_soft_cls`` and ``loss_soft_box``.
+
+        Where both networks have the IoU branch, ``loss_soft_quality`` too.
         """
         with torch.autocast(student.scores.device.type, enabled=False):
             student, teacher = student.float(), teacher.detach().float()
