@@ -41,6 +41,10 @@ _DETECTOR = (
 )
 
 
+def swin_key(key, keys):
+    return key
+
+
 def resnet_key(key: str) -> str | None:
     """Returns Detectron2's name of a torchvision ResNet parameter, None for other keys."""
     for pattern, replacement in _RESNET:

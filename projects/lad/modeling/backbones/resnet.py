@@ -1,4 +1,4 @@
-"""ResNets in torchvision's style (stride in the 3x3 convolution) on Detectron2's blocks."""
+"""ResNets and ResNeXts in torchvision's style (stride in the 3x3) on Detectron2's blocks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from detectron2.modeling.backbone import ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
 from torch import Tensor, nn
+
+from lad.modeling.backbones.deformable import DeformableBottleneckBlock
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -52,6 +54,9 @@ def build_resnet(
     freeze_at: int = 2,
     out_features: Sequence[str] = ("res3", "res4", "res5"),
     width: int = 64,
+    num_groups: int = 1,
+    width_per_group: int = 64,
+    deform_stages: Sequence[str] = (),
 ) -> ResNet:
     """Builds a ResNet.
 
@@ -62,24 +67,42 @@ def build_resnet(
         freeze_at: how many of stem, res2, res3 ... are not trained; 2 freezes stem and res2.
         out_features: stages to give out.
         width: channels of the stem; the stages have 1, 2, 4, 8 times as many (x 4 in bottlenecks).
+        num_groups: of the 3x3 convolutions in bottlenecks; ResNeXt-101 64x4d has 64.
+        width_per_group: channels of each of these groups in res2, for a ``width`` of 64; 4 in
+            ResNeXt-101 64x4d.
+        deform_stages: stages whose 3x3 convolutions are deformable (v2); bottlenecks only.
 
     Raises:
-        ValueError: for another depth.
+        ValueError: for another depth, groups or deformable stages where there are no bottlenecks,
+            or a stage that does not exist.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth={depth}: choose one of {sorted(BLOCKS)}")
-    norm = NORMS.get(norm, norm)
+    unknown = sorted(set(deform_stages) - {"res2", "res3", "res4", "res5"})
+    if unknown:
+        raise ValueError(f"deform_stages has {unknown[0]}: stages are res2, res3, res4 and res5")
     bottleneck = depth >= 50
+    if not bottleneck and (num_groups > 1 or deform_stages):
+        raise ValueError(
+            f"depth={depth} has no bottlenecks: num_groups and deform_stages need depth 50 or more"
+        )
+    norm = NORMS.get(norm, norm)
     stages, in_channels = [], width
     for index, num_blocks in enumerate(BLOCKS[depth]):
         channels = width * 2**index
         out_channels = channels * 4 if bottleneck else channels
-        options: dict = {}
+        block, options = BasicBlock, {}
         if bottleneck:
-            options = {"bottleneck_channels": channels, "stride_in_1x1": False}
+            deformable = f"res{index + 2}" in deform_stages
+            block = DeformableBottleneckBlock if deformable else BottleneckBlock
+            options = {
+                "bottleneck_channels": channels * width_per_group // 64 * num_groups,
+                "num_groups": num_groups,
+                "stride_in_1x1": False,
+            }
         stages.append(
             ResNet.make_stage(
-                BottleneckBlock if bottleneck else BasicBlock,
+                block,
                 num_blocks,
                 stride_per_block=[1 if index == 0 else 2] + [1] * (num_blocks - 1),
                 in_channels=in_channels,

@@ -1,0 +1,65 @@
+"""PAA detectors on other backbones: ResNeXt, deformable, Swin and any of timm's pyramids."""
+
+from detectron2.config import LazyCall as L
+
+from lad.modeling.backbones.resnet import build_resnet
+from lad.modeling.backbones.timm import TimmBackbone
+
+from .paa import fpn_p3_p7, paa
+
+LEVELS = ["p3", "p4", "p5", "p6", "p7"]
+STRIDES = [8, 16, 32, 64, 128]
+
+SWIN_NAMES = {
+    "T": "swin_tiny_patch4_window7_224",
+    "S": "swin_small_patch4_window7_224",
+    "B": "swin_base_patch4_window7_224",
+}
+SWIN_DROP_PATH = {"T": 0.2, "S": 0.2, "B": 0.3}  # of the Swin detection recipe
+
+
+def paa_resnext101(dcn=False, num_classes=80):
+    """The papers' detector on ResNeXt-101 64x4d; ``dcn``: deformable res3 to res5."""
+    bottom_up = L(build_resnet)(
+        depth=101,
+        num_groups=64,
+        width_per_group=4,
+        deform_stages=["res3", "res4", "res5"] if dcn else [],
+    )
+    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+
+
+def paa_resnet_dcn(depth, num_classes=80):
+    """The detector on a ResNet of 50 or 101 layers with deformable convolutions in res3 to res5."""
+    bottom_up = L(build_resnet)(depth=depth, deform_stages=["res3", "res4", "res5"])
+    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+
+
+def paa_swin(size, drop_path_rate=None, num_classes=80):
+    """The detector on Swin "T", "S" or "B": nothing frozen, stages 2 to 4 through own LayerNorms.
+
+    Args:
+        size: "T", "S" or "B".
+        drop_path_rate: None for the Swin detection recipe's.
+        num_classes: of the dataset.
+    """
+    bottom_up = L(TimmBackbone)(
+        name=SWIN_NAMES[size],
+        drop_path_rate=SWIN_DROP_PATH[size] if drop_path_rate is None else drop_path_rate,
+        norm_outputs=True,
+    )
+    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+
+
+def paa_timm(name, num_classes=80, channels=256):
+    """The detector on any of timm's pyramids, e.g. mobilenetv4_conv_small or resnet10t.
+
+    Args:
+        name: timm's name of the model.
+        num_classes: of the dataset.
+        channels: of FPN and towers.
+    """
+    bottom_up = L(TimmBackbone)(name=name, norm="FixedBN")
+    return paa(
+        fpn_p3_p7(bottom_up, channels=channels), LEVELS, STRIDES, channels, num_classes=num_classes
+    )

@@ -1,0 +1,213 @@
+"""Any of timm's pyramids as a backbone: Swin, ConvNeXt, MobileNet, EfficientNet-Lite and others."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.backbone import Backbone
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lad.checkpoint.convert import swin_key
+
+
+class PaddedSwinBlock(SwinTransformerBlock):
+    """Swin's block for maps of any size: pads to whole windows first and shifts then.
+
+    timm's shifts first, which at other sizes puts the mask between far ends in the wrong place. The
+    order here is that of Swin's authors for detection.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        bottom, right = -height % self.window_size[0], -width % self.window_size[1]
+        return super()._attn(F.pad(x, (0, 0, 0, right, 0, bottom)))[:, :height, :width]
+
+
+class TimmBackbone(Backbone):
+    """Feature maps of a timm model, named by stride: "res3" has stride 8, "res4" 16, "res5" 32.
+
+    Images of any size are taken; `size_divisibility` is the largest stride.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        out_features: Sequence[str] = ("res3", "res4", "res5"),
+        norm: str = "BN",
+        norm_outputs: bool = False,
+        drop_path_rate: float = 0.0,
+        freeze_at: int = 0,
+        grad_checkpointing: bool = False,
+        pretrained: bool = False,
+    ):
+        """Args:
+            name: timm's name of the model.
+            out_features: feature maps to give out, finest first.
+            norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine:
+                for pre-trained weights and small batches).
+            norm_outputs: give each feature map its own LayerNorm over channels, as Swin needs.
+            drop_path_rate: probability that the deepest residual branch is left out in training.
+            freeze_at: what is not trained: 2 freezes everything up to "res2"; 0 nothing.
+            grad_checkpointing: compute activations again in the backward pass instead of storing
+                them.
+            pretrained: download timm's weights. Weights in a file are loaded as those of every
+                model are: train.init_checkpoint, model.student_checkpoint ...
+
+        Raises:
+            ValueError: for a name that timm does not know, a model that takes one image size only
+                or has no pyramid, and for features or options that the model does not have.
+        """
+        super().__init__()
+        if norm not in ("BN", "FixedBN"):
+            raise ValueError(f"norm={norm}: choose BN or FixedBN, {name} keeps its kind of norms")
+        options = _options(name, drop_path_rate)
+        with torch.device("meta"):
+            info = _create(name, **options).feature_info
+        indices = _indices(name, info.reduction(), out_features)
+        self.body = _create(name, pretrained=pretrained, out_indices=indices, **options)
+        for module in self.body.modules():
+            if type(module) is SwinTransformerBlock:
+                module.__class__ = PaddedSwinBlock
+        channels = dict(zip(out_features, self.body.feature_info.channels(), strict=True))
+        self.channels_last = getattr(self.body, "output_fmt", None) == "NHWC"
+        self.norms = nn.ModuleDict(
+            {key: nn.LayerNorm(channels[key]) for key in out_features if norm_outputs}
+        )
+        self._out_features = list(out_features)
+        self._out_feature_channels = channels
+        self._out_feature_strides = {key: _stride(key) for key in out_features}
+        self._fixed_norm = norm == "FixedBN"
+        self._frozen_until = self._module_at(freeze_at)
+        for module in self._frozen():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        if grad_checkpointing:
+            self._checkpoint(name)
+
+    @property
+    def size_divisibility(self) -> int:
+        """The largest stride."""
+        return max(self._out_feature_strides.values())
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns (N, C, ceil(H / stride), ceil(W / stride)) maps of (N, 3, H, W) images."""
+        divisor = min(self.body.feature_info.reduction(0), 4)
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
+        features = dict(zip(self._out_features, self.body(images), strict=True))
+        return {key: self._finish(key, x) for key, x in features.items()}
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Sets the mode; frozen parts and fixed norms stay in evaluation."""
+        super().train(mode)
+        for module in self._frozen():
+            module.training = False
+        if self._fixed_norm:
+            for module in self.body.modules():
+                if isinstance(module, _BatchNorm):
+                    module.training = False
+        return self
+
+    def names(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Returns this module's names of a timm model's weights, of Swin's authors' too.
+
+        Args:
+            keys: of the whole model's state dict.
+
+        Returns:
+            The names, None where there is no counterpart; empty if the keys are not the model's.
+        """
+        own = {key.replace(".", "_"): f"body.{key}" for key in self.body.state_dict()}
+        keys = list(keys)
+        names = {}
+        for key in keys:
+            # timm flattens names: layers.0 of the whole model is layers_0 of its pyramid.
+            names[key] = own.get(swin_key(key, keys).replace(".", "_"))
+        first = next(iter(own.values()))
+        return names if first in names.values() else {}
+
+    def _finish(self, key: str, x: Tensor) -> Tensor:
+        if not self.norms:
+            return x.permute(0, 3, 1, 2).contiguous() if self.channels_last else x
+        x = x if self.channels_last else x.permute(0, 2, 3, 1)
+        return self.norms[key](x).permute(0, 3, 1, 2).contiguous()
+
+    def _module_at(self, freeze_at: int) -> str:
+        """Returns the name of the module that gives the feature map of stride 2^freeze_at."""
+        if freeze_at == 0:
+            return ""
+        info = self.body.feature_info.info
+        names = {int(math.log2(x["reduction"])): x["module"].replace(".", "_") for x in info}
+        if freeze_at not in names:
+            raise ValueError(f"freeze_at={freeze_at}: choose 0 (nothing) or one of {sorted(names)}")
+        return names[freeze_at]
+
+    def _frozen(self) -> Iterator[nn.Module]:
+        """Yields the modules that are not trained; timm registers modules in order of use."""
+        for name, module in self.body.named_modules() if self._frozen_until else ():
+            if name.replace(".", "_") == self._frozen_until:
+                yield from module.modules()
+                return
+            if name:
+                yield module
+
+    def _checkpoint(self, name: str) -> None:
+        # Per stage where stages offer it (block by block), else the whole network's way.
+        stages = [x for x in self.body.modules() if hasattr(x, "grad_checkpointing")]
+        inner = [x for x in stages if x is not self.body]
+        if not stages:
+            raise ValueError(f"grad_checkpointing=True: timm offers none for {name}")
+        for module in inner or stages:
+            module.grad_checkpointing = True
+
+
+def _stride(feature: str) -> int:
+    return 2 ** int(feature.removeprefix("res"))
+
+
+def _options(name: str, drop_path_rate: float) -> dict[str, Any]:
+    """Returns the model's options for images of any size."""
+    known = timm.list_models()
+    if name.split(".")[0] not in known:
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+        raise ValueError(f"timm has no model {name}; the nearest are {', '.join(nearest)}")
+    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if name.startswith("swin_"):
+        # All stages in shifted windows, however small the map that the size in the name leaves.
+        options |= {
+            "strict_img_size": False,
+            "always_partition": True,
+            "drop_path_rate": drop_path_rate,
+        }
+    elif timm.get_pretrained_cfg(name).fixed_input_size:
+        raise ValueError(
+            f"{name} takes images of one size only: choose a pyramid without, or swin_*"
+        )
+    return options
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, features_only=True, **options)
+    except (TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"timm gives no feature maps of {name} with {options}: {error}") from error
+
+
+def _indices(name: str, strides: list[int], features: Sequence[str]) -> list[int]:
+    """Returns the indices of timm's feature maps of the strides that names mean."""
+    if len(set(strides)) < len(strides):
+        raise ValueError(f"{name} is no pyramid: its feature maps have strides {strides}")
+    names = [f"res{int(math.log2(stride))}" for stride in strides]
+    for feature in features:
+        if feature not in names:
+            raise ValueError(f"{name} has no feature {feature}, but {', '.join(names)}")
+    return [names.index(feature) for feature in features]
