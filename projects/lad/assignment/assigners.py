@@ -34,8 +34,9 @@ class LabelAssigner(ABC):
         """Returns the labels of all anchors.
 
         Args:
-            cost: (P,) costs of the candidates. A cost that is not finite is taken as the lowest, so
-                that a diverged network shows in its losses instead of losing its positives.
+            cost: (P,) costs of the candidates, or (1 + E, P) from a cost that gives further rows. A
+                cost that is not finite is taken as the lowest, so that a diverged network shows in
+                its losses instead of losing its positives.
             candidates: P candidates.
             anchors: R anchors.
             targets: G objects of N images with K classes.
@@ -156,6 +157,49 @@ def cheapest_per_level(
     return table.gather(1, samples.sort(dim=1, stable=True).indices)
 
 
+def cheapest_per_object(
+    cost: Tensor, candidates: Candidates, num_objects: int, topk: int
+) -> Tensor:
+    """Each object's `topk` cheapest candidates of all levels together, ascending.
+
+    Args and returns as `cheapest_per_level` with one level.
+    """
+    one_level = candidates._replace(level=torch.zeros_like(candidates.level))
+    return cheapest_per_level(cost, one_level, num_objects, 1, topk)
+
+
+def lowest_claims(
+    positive: Tensor,
+    chosen: Tensor,
+    value: Tensor,
+    candidates: Candidates,
+    anchors: Anchors,
+    targets: Targets,
+) -> Tensor:
+    """Leaves an anchor that several objects claim to the one with the lowest value.
+
+    Args:
+        positive: bool, the shape of ``chosen``: the claims.
+        chosen: indices into the candidates, -1 for none.
+        value: (P,) float32 without NaN. Of equal values the earlier object's is the lower.
+        candidates: P candidates.
+        anchors: R anchors.
+        targets: G objects of N images.
+
+    Returns:
+        Bool of the same shape: the claims that are left, no anchor twice.
+    """
+    if not len(value):
+        return positive
+    key = ((_ordered_bits(value) << 31) + candidates.gt)[chosen.clamp(min=0)]
+    slot = (candidates.image * len(anchors.boxes) + candidates.anchor)[chosen.clamp(min=0)]
+    none = torch.iinfo(torch.int64).max
+    num_slots = len(targets.image_sizes) * len(anchors.boxes)
+    lowest = key.new_full((num_slots,), none)
+    lowest.scatter_reduce_(0, slot.flatten(), key.masked_fill(~positive, none).flatten(), "amin")
+    return positive & (key == lowest[slot])
+
+
 def _ordered_bits(values: Tensor) -> Tensor:
     """Integers in 0..2^32-1 that are ordered as the float32 values."""
     bits = (values + 0.0).view(torch.int32)  # + 0.0 makes one of the two zeros
@@ -173,9 +217,9 @@ def label_anchors(
     """Writes positives as labels; other anchors are background, those in the padding ignored.
 
     Args:
-        positive: bool, the shape of ``chosen``.
+        positive: bool, the shape of ``chosen``; no anchor twice (see `lowest_claims`).
         chosen: indices into the candidates, -1 for none.
-        candidates: P candidates, no anchor twice.
+        candidates: P candidates.
         anchors: R anchors.
         targets: G objects of N images.
         num_classes: K, the background's label.

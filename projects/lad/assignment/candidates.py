@@ -31,7 +31,8 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
         min_iou: below this IoU an anchor is background, unless it is an object's best.
     """
     boxes = anchors.boxes.to(targets.boxes.device)
-    pair_gt, pair_level, pair_anchor = _window_pairs(anchors, targets, min_iou)
+    first, last = _windows(anchors, targets, min_iou)
+    pair_gt, pair_level, pair_anchor = _window_pairs(anchors, first, last)
     iou = paired_iou(targets.boxes[pair_gt], boxes[pair_anchor])
     num_objects = len(targets.boxes)
     best = iou.new_zeros(num_objects).scatter_reduce_(0, pair_gt, iou, "amax")
@@ -54,12 +55,54 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
     return Candidates(pair_image[keep], pair_anchor[keep], pair_gt[keep], pair_level[keep])
 
 
-def _window_pairs(
-    anchors: Anchors, targets: Targets, min_iou: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All (object, level, anchor) inside the windows, ordered so."""
-    device = targets.boxes.device
-    first, last = _windows(anchors, targets, min_iou)  # (G, L, 2) each, x then y, inclusive
+def centre_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0) -> Candidates:
+    """Returns the anchors whose centre lies inside an object's box or close to the box's centre.
+
+    An anchor may be the candidate of several objects. Ordered by object, level and anchor.
+
+    Args:
+        anchors: the anchors of the batch's feature maps.
+        targets: G objects in N images.
+        radius: in strides of the anchor's level: also anchors whose centre is less than this away
+            from the centre of the box, in x and in y, are candidates.
+    """
+    boxes = targets.boxes.double()[:, None]  # (G, 1, 4)
+    stride = boxes.new_tensor(anchors.strides)[:, None]  # (L, 1)
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    limit = anchors.valid_shapes(targets.image_sizes)[targets.image].flip(-1) - 1  # (G, L, 2)
+    lower = torch.minimum(boxes[..., :2], middle - radius * stride)
+    upper = torch.maximum(boxes[..., 2:], middle + radius * stride)
+    first = (lower / stride).floor().long().clamp(min=-1) + 1
+    last = torch.minimum((upper / stride).ceil().long() - 1, limit)
+    gt, level, anchor = _window_pairs(anchors, first, last)
+    near = (anchor_centres(anchors, anchor) - middle[gt, 0]).abs() < radius * stride[level]
+    keep = inside_box(anchors, anchor, targets.boxes[gt]) | near.all(dim=1)
+    keep = keep.nonzero(as_tuple=True)[0]
+    gt = gt[keep]
+    return Candidates(targets.image[gt], anchor[keep], gt, level[keep])
+
+
+def anchor_centres(anchors: Anchors, index: Tensor) -> Tensor:
+    """Returns the (P, 2) float64 centres of the anchors with (P,) indices."""
+    boxes = anchors.boxes.to(index.device)[index].double()
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def inside_box(anchors: Anchors, index: Tensor, boxes: Tensor) -> Tensor:
+    """Returns (P,) bool: does the anchor's centre lie inside its (P, 4) box, not on the border."""
+    centre = anchor_centres(anchors, index)
+    return ((boxes[:, :2] < centre) & (centre < boxes[:, 2:])).all(dim=1)
+
+
+def _window_pairs(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All (object, level, anchor) inside windows of cells, ordered so.
+
+    Args:
+        anchors: of L levels.
+        first: (G, L, 2) first cell, x then y.
+        last: (G, L, 2) last cell, inclusive.
+    """
+    device = first.device
     extent = (last - first + 1).clamp(min=0)
     count = extent.prod(dim=-1).flatten()  # (G * L,)
     window = torch.repeat_interleave(count)

@@ -23,7 +23,7 @@ class AssignmentCost(ABC):
         targets: Targets,
         candidates: Candidates,
     ) -> Tensor:
-        """Returns the (P,) float32 costs, computed in float32 also under autocast.
+        """Returns the float32 costs (see `cost`), computed in float32 also under autocast.
 
         Args:
             predictions: of any network with these anchors and classes.
@@ -47,7 +47,21 @@ class AssignmentCost(ABC):
     def cost(
         self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
     ) -> Tensor:
-        """Returns (P,) costs from (P, K) scores, (P,) classes and (P, 4) boxes of each pair."""
+        """Returns (P,) costs from (P, K) scores, (P,) classes and (P, 4) boxes of each pair.
+
+        Or (1 + E, P): the costs, then E rows of what else the assigner needs of the same
+        predictions. A switch looks at the costs; the rows of the network that it takes come along.
+        """
+
+
+class NoCost(AssignmentCost):
+    """Zeros: a static assigner asks no predictions, so no network can teach it."""
+
+    def cost(
+        self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
+    ) -> Tensor:
+        """See `AssignmentCost.cost`."""
+        return scores.new_zeros(len(classes))
 
 
 class PAACost(AssignmentCost):

@@ -12,6 +12,7 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from lad.assignment.costs import NoCost
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.paa import PAA
 from lad.structures import Anchors, Assignment, Candidates, DensePredictions, Targets
@@ -129,12 +130,16 @@ class TwoNetworks(nn.Module):
         candidates: Candidates,
         switch: RoleSwitch | None,
     ) -> Assignment:
-        """Makes labels from the teacher's costs, or from those that the switch chooses."""
-        cost = self.teacher.cost(teacher, anchors, targets, candidates)
+        """Makes labels from the teacher's costs, or from those that the switch chooses.
+
+        The student's assigner makes both networks' costs, so that they can be compared.
+        """
+        cost = self.student.cost(teacher, anchors, targets, candidates)
         if switch is not None:
             student_cost = self.student.cost(student, anchors, targets, candidates)
-            by_student = switch(student_cost, cost, candidates, targets, len(anchors.shapes))
-            cost = torch.where(by_student, student_cost, cost)
+            compared = (torch.atleast_2d(x)[0] for x in (student_cost, cost))
+            by_student = switch(*compared, candidates, targets, len(anchors.shapes))
+            cost = torch.where(by_student, student_cost, cost)  # further rows go with their cost
         return self.student.assign(cost, candidates, anchors, targets)
 
 
@@ -163,6 +168,16 @@ class FrozenTeacher(TwoNetworks):
     def predict_teacher(self, images: Tensor) -> tuple[DensePredictions, Anchors]:
         """Runs the teacher without gradients."""
         return self.teacher.predict(images)
+
+
+def _check_teachable(student: PAA) -> None:
+    """Refuses a static assigner, whose labels no network's predictions can change."""
+    if isinstance(student.assigner.cost, NoCost):
+        raise ValueError(
+            f"model.student.assigner: {type(student.assigner).__name__} is static and has no cost "
+            "that a teacher could give: choose PAAAssigner, SimOTAAssigner or TALAssigner, or "
+            "train the detector alone"
+        )
 
 
 def _drop_teacher(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
@@ -216,6 +231,7 @@ class LAD(FrozenTeacher):
         **networks: as `FrozenTeacher`.
         """
         super().__init__(**networks)
+        _check_teachable(self.student)
         self.switch = switch
         self.distill_losses = list(distill_losses)
 
@@ -240,6 +256,7 @@ class CoLAD(TwoNetworks):
         **networks: as `TwoNetworks`.
         """
         super().__init__(**networks)
+        _check_teachable(self.student)
         self.switch = switch
 
     def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ class PAA(DenseDetector):
         targets: Targets,
         candidates: Candidates,
     ) -> Tensor:
-        """Returns the (P,) assignment costs of any network's predictions."""
+        """Returns the assignment costs (see `AssignmentCost.cost`) of any network's predictions."""
         return self.assigner.cost(predictions, anchors, targets, candidates)
 
     def assign(
