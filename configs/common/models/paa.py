@@ -7,7 +7,7 @@ from lad.assignment.assigners import PAAAssigner
 from lad.assignment.costs import PAACost
 from lad.boxes import AnchorGenerator
 from lad.modeling.backbones.resnet import LastLevelP6P7NoReLU, build_resnet
-from lad.modeling.heads import PAAHead
+from lad.modeling.heads import ConditionalObjectness, ImplicitObjectness, PAAHead
 from lad.modeling.inference import Detector
 from lad.modeling.losses import DetectionLosses
 from lad.modeling.paa import PAA
@@ -65,6 +65,20 @@ def paa_resnet(depth, num_classes=80):
         [8, 16, 32, 64, 128],
         num_classes=num_classes,
     )
+
+
+def cop(detector, quality=True):
+    """Gives a detector conditional objectness, with or without the IoU branch; returns it."""
+    objectness = L(ConditionalObjectness)(channels="${..channels}", kernel_size=3)
+    detector.head.update(objectness=objectness, quality=quality)
+    return detector
+
+
+def iop(detector, quality=True):
+    """Gives a detector implicit objectness, with or without the IoU branch; returns it."""
+    objectness = L(ImplicitObjectness)(channels="${..channels}")
+    detector.head.update(objectness=objectness, quality=quality)
+    return detector
 
 
 def paa_small(depth=10, width=32, channels=64, num_classes=10):

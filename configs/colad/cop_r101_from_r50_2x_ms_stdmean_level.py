@@ -1,0 +1,6 @@
+"""CoLAD of COP-R101 and PAA-R50, decided per object and level (released code)."""
+
+from .cop_r101_from_r50_2x_ms_stdmean import dataloader, lr_multiplier, model, optimizer, train
+
+model.switch.scope = "level"
+train.output_dir = "output/colad/cop_r101_from_r50_2x_ms_stdmean_level"
