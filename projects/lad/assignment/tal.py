@@ -20,7 +20,10 @@ from lad.structures import Anchors, Assignment, Candidates, Targets
 
 
 class AlignmentCost(AssignmentCost):
-    """1 - t with the alignment t = score^alpha IoU^beta (equation 5); the IoU travels along."""
+    """1 - t with the alignment t = score^alpha IoU^beta (equation 5); the IoU travels along.
+
+    In float32 an alignment below 3e-8 is a cost of 1: such candidates keep their order.
+    """
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 6.0):
         self.alpha = alpha

@@ -1,0 +1,7 @@
+"""CoLAD with TAL: stdmean decides whose costs count."""
+
+from ..common.models.assigners import use_tal
+from .colad_stdmean import dataloader, lr_multiplier, model, optimizer, train
+
+model = use_tal(model)
+train.output_dir = "output/digits/tal_colad"

@@ -1,0 +1,7 @@
+"""LAD with TAL: the digit scenes' PAA teacher makes its costs."""
+
+from ..common.models.assigners import use_tal
+from .lad import dataloader, lr_multiplier, model, optimizer, train
+
+model = use_tal(model)
+train.output_dir = "output/digits/tal_lad"
