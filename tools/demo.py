@@ -1,7 +1,7 @@
-"""Trains and evaluates on digit scenes, and writes tables, pictures and curves to output/demo.
+"""Trains a teacher, then a PAA and a LAD student on digit scenes, and compares them.
 
-A training that was interrupted goes on where it was; a finished one is not repeated. Remove
-output/demo to begin anew.
+Tables, pictures and curves go to output/demo/. A training that was interrupted goes on where it
+was; a finished one is not repeated. Remove output/demo to begin anew.
 """
 
 import json
@@ -11,39 +11,65 @@ import sys
 import time
 from pathlib import Path
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from tqdm import tqdm
 
-import lad.data
-from lad.visualize import draw_detections, plot_curves
+from lad.checkpoint import load_weights
+from lad.data import get_dataset_dicts
+from lad.visualize import draw_detections, plot_curves, read_metrics, series
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output/demo")
-RUNS = ("paa",)
+RUNS = ("teacher", "paa", "lad")
 PICTURES = 6
 
 
-def train(name: str) -> None:
-    """Trains one config of configs/digits to the end, in a process of its own."""
+def config_file(name: str) -> Path:
+    """Returns the config of a run."""
+    return ROOT / f"configs/digits/{name}.py"
+
+
+def train(name: str, progress: tqdm) -> None:
+    """Trains and evaluates one config to the end, in a process of its own."""
     folder = OUTPUT / name
-    if (folder / "model_final.pth").is_file():
-        print(f"{folder} is finished already")
-        return
-    command = [sys.executable, str(ROOT / "train_net.py")]
-    command += ["--config-file", str(ROOT / f"configs/digits/{name}.py"), "--resume"]
-    command += [f"train.output_dir={folder}"]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        sys.exit(f"demo: training {name} failed with status {status}: see {folder}/log.txt")
+    progress.set_description(f"{name:8}")
+    start = progress.n
+    iterations = LazyConfig.load(str(config_file(name))).train.max_iter
+    if not (folder / "model_final.pth").is_file():
+        command = [sys.executable, str(ROOT / "train_net.py"), "--resume"]
+        command += ["--config-file", str(config_file(name)), f"train.output_dir={folder}"]
+        if name == "lad":
+            command += [f"model.teacher_checkpoint={OUTPUT}/teacher/model_final.pth"]
+        log = OUTPUT / f"{name}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            try:
+                while process.poll() is None:
+                    time.sleep(1)
+                    progress.update(start + iterations_done(folder) - progress.n)
+            finally:
+                process.terminate()
+        if process.returncode:
+            progress.close()
+            tail = "\n".join(log.read_text().splitlines()[-5:])
+            sys.exit(f"demo: training {name} stopped with status {process.returncode}:\n{tail}")
+    progress.update(start + iterations - progress.n)
+
+
+def iterations_done(folder: Path) -> int:
+    """Returns how far a run has come by its log."""
+    metrics = folder / "metrics.json"
+    iterations = series(read_metrics(metrics), "total_loss")[0] if metrics.is_file() else []
+    return iterations[-1] + 1 if iterations else 0
 
 
 def draw(name: str) -> None:
     """Draws ground truth beside detections for some validation images."""
     config = LazyConfig.load(str(OUTPUT / name / "config.yaml"))
     model = instantiate(config.model).eval()
-    DetectionCheckpointer(model).load(str(OUTPUT / name / "model_final.pth"))
+    load_weights(model, str(OUTPUT / name / "model_final.pth"))
     dataset = config.dataloader.test.dataset.names
     metadata = MetadataCatalog.get(dataset)
     mapper = instantiate(config.dataloader.test.mapper)
@@ -55,25 +81,28 @@ def draw(name: str) -> None:
 
 def final_metrics(name: str) -> dict[str, float]:
     """Reads the last evaluation of a run."""
-    lines = (OUTPUT / name / "metrics.json").read_text().splitlines()
-    evaluated = [row for row in map(json.loads, lines) if "bbox/AP" in row]
-    return {key: round(evaluated[-1][f"bbox/{key}"], 2) for key in ("AP", "AP50", "AP75")}
+    rows = read_metrics(OUTPUT / name / "metrics.json")
+    return {key: round(series(rows, f"bbox/{key}")[1][-1], 2) for key in ("AP", "AP50", "AP75")}
 
 
 def main() -> None:
     """Runs the demo."""
-    start = time.time()
+    begin = time.time()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    lad.data.DigitScenesSpec()  # the datasets are registered
+    for split in ("train", "val"):
+        get_dataset_dicts(names=f"digits_{split}")  # made on first use, with a bar of its own
+    total = sum(LazyConfig.load(str(config_file(name))).train.max_iter for name in RUNS)
+    with tqdm(total=total, unit="it", dynamic_ncols=True) as progress:
+        for name in RUNS:
+            train(name, progress)
     for name in RUNS:
-        train(name)
         draw(name)
     results = {name: final_metrics(name) for name in RUNS}
     logs = {name: OUTPUT / name / "metrics.json" for name in RUNS}
     plot_curves(logs, ["total_loss"], OUTPUT / "loss.png", "training loss")
     plot_curves(logs, ["bbox/AP"], OUTPUT / "ap.png", "AP on digits_val")
-    results["seconds"] = round(time.time() - start)
+    results["seconds"] = round(time.time() - begin)
     (OUTPUT / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{'':10}{'AP':>8}{'AP50':>8}{'AP75':>8}")
     for name in RUNS:

@@ -1,0 +1,181 @@
+"""Trains the methods on digit scenes with several seeds and tells their mean and deviation.
+
+    python tools/study.py                      all methods, seeds 0 1 2, one run at a time
+    python tools/study.py paa lad --seeds 3 4 --workers 2
+    python tools/study.py --table              only the table of what is stored
+
+Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated and an
+interrupted one goes on where it was, as long as output/study is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import detectron2
+import torch
+from detectron2.config import LazyConfig
+
+from lad.visualize import read_metrics, series
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results"
+OUTPUT = Path("output/study")
+TEACHER = OUTPUT / "teacher_seed0/model_final.pth"
+# Of every student, so that all runs fit into an hour or two of two CPU cores.
+SIZE = ["train.max_iter=500", "dataloader.train.total_batch_size=4"]
+NETWORKS = ("student", "teacher")
+
+# Config under configs/digits and overrides of each method.
+METHODS: dict[str, tuple[str, ...]] = {
+    "paa": ("paa",),
+    "soft_label": ("soft_label_kl",),
+    "lad": ("lad",),
+    "solad": ("solad",),
+    "lad_switch": ("lad_switch",),
+    "colad_stdmean": ("colad_stdmean",),
+    "colad_stdmean_level": ("colad_stdmean", "model.switch.scope=level"),
+    "colad_fisher": ("colad_fisher",),
+    "atss": ("atss",),
+    "simota": ("simota",),
+    "simota_lad": ("simota_lad",),
+    "simota_colad": ("simota_colad",),
+    "tal": ("tal",),
+    "tal_lad": ("tal_lad",),
+    "tal_colad": ("tal_colad",),
+}
+
+
+def stored(method: str, seed: int) -> Path:
+    """Returns where a run's figures are kept."""
+    return RESULTS / f"{method}_seed{seed}.json"
+
+
+def config_file(method: str) -> Path:
+    """Returns a method's config."""
+    return ROOT / f"configs/digits/{METHODS.get(method, (method,))[0]}.py"
+
+
+def needs_teacher(method: str) -> bool:
+    """Returns whether a method starts from a trained teacher."""
+    return bool(LazyConfig.load(str(config_file(method))).model.get("teacher_checkpoint"))
+
+
+def run(method: str, seed: int) -> None:
+    """Trains one method with one seed and stores its figures.
+
+    Raises:
+        RuntimeError: if the training fails.
+    """
+    if stored(method, seed).is_file():
+        return
+    folder = OUTPUT / f"{method}_seed{seed}"
+    overrides = list(METHODS.get(method, (method,))[1:])
+    overrides += [f"train.output_dir={folder}", f"train.seed={seed}", "train.eval_period=0"]
+    if method != "teacher":
+        overrides += SIZE
+    if needs_teacher(method):
+        overrides += [f"model.teacher_checkpoint={TEACHER}"]
+    command = [sys.executable, str(ROOT / "train_net.py"), "--resume"]
+    command += ["--config-file", str(config_file(method)), *overrides]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("w") as log:
+        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    if status:
+        raise RuntimeError(f"{method}, seed {seed}: status {status}, see {folder}/output.txt")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    stored(method, seed).write_text(json.dumps(figures(folder, method, seed), indent=2) + "\n")
+    print(f"{method}, seed {seed}: done", flush=True)
+
+
+def figures(folder: Path, method: str, seed: int) -> dict:
+    """Collects what a finished run tells."""
+    rows = read_metrics(folder / "metrics.json")
+    metrics = {}
+    for prefix in ("", *(f"{name}/" for name in NETWORKS)):
+        for key in ("AP", "AP50", "AP75"):
+            values = series(rows, f"{prefix}bbox/{key}")[1]
+            if values:
+                metrics[f"{prefix}bbox/{key}"] = values[-1]
+    share = series(rows, "switch/student_share")[1]
+    if share:
+        metrics["switch/student_share"] = share[-1]
+    return {
+        "method": method,
+        "seed": seed,
+        "iterations": series(rows, "total_loss")[0][-1] + 1,
+        "seconds_per_iteration": statistics.median(series(rows, "time")[1]),
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        **metrics,
+    }
+
+
+def table() -> str:
+    """Returns the stored runs as a Markdown table: mean and standard deviation over the seeds."""
+    lines = [
+        "| method | seeds | AP | AP50 | AP75 | AP of the second network | time |",
+        "|" + "---|" * 7,
+    ]
+    times = {}
+    for method in ("teacher", *METHODS):
+        paths = sorted(RESULTS.glob(f"{method}_seed*.json"))
+        runs = [json.loads(path.read_text()) for path in paths]
+        if not runs:
+            continue
+        times[method] = statistics.median(x["seconds_per_iteration"] for x in runs)
+        prefix = "student/" if "student/bbox/AP" in runs[0] else ""
+        cells = [spread(runs, f"{prefix}bbox/{key}") for key in ("AP", "AP50", "AP75")]
+        cells += [spread(runs, "teacher/bbox/AP")]
+        ratio = f"{times[method] / times['paa']:.2f}" if "paa" in times else ""
+        lines += [f"| {' | '.join([method, str(len(runs)), *cells, ratio])} |"]
+    return "\n".join(lines)
+
+
+def spread(runs: list[dict], key: str) -> str:
+    """Returns "mean ± standard deviation" of a metric, "" where the runs have none."""
+    values = [x[key] for x in runs if key in x]
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    methods = args.methods or list(METHODS)
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        parser.error(f"unknown method {unknown[0]}: choose from {', '.join(METHODS)}")
+    if not args.table:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        try:
+            if any(map(needs_teacher, methods)):
+                run("teacher", 0)
+            with ThreadPoolExecutor(args.workers) as pool:
+                jobs = [(name, seed) for seed in args.seeds for name in methods]
+                list(pool.map(lambda job: run(*job), jobs))
+        except RuntimeError as error:
+            print(f"study: {error}", file=sys.stderr)
+            return 1
+    print(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
