@@ -1,4 +1,4 @@
-"""Detectors through train_net.py: kills, both networks' evaluation, export, teachers' checkpoints."""
+"""Detectors through train_net.py: kills, evaluation of both networks, export, checkpoints."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class PAA(DenseDetector):
         if head.num_classes != assigner.num_classes:
             raise ValueError(
                 f"the head has {head.num_classes} classes, the assigner {assigner.num_classes}: "
-                "set model.num_classes once for both"
+                "set model.head.num_classes, and let the assigner follow it"
             )
         self.normalisation = tuple(pixel_mean), tuple(pixel_std)
         self.anchor_generator = anchor_generator
