@@ -112,6 +112,12 @@ def test_lad_learns_from_an_exported_teacher_and_leaves_it_alone(finished, tmp_p
     )
     assert weights(small).keys() == {k for k in trained if k.startswith("student.")}
     assert metrics(small) == metrics(folder)
+    # A resumed run reads the teacher's own checkpoint again.
+    (small / "model_final.pth").unlink()
+    (small / "last_checkpoint").write_text("model_0000002.pth")
+    overrides = [f"model.teacher_checkpoint={teacher}", "model.save_teacher=false"]
+    run(LAD, small, *overrides, flags=["--resume"])
+    assert metrics(small) == metrics(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Pictures and curves of a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+
+from lad.visualize import draw_detections, plot_curves, plot_roles, read_metrics, series
+
+ROWS = [
+    {"iteration": 19, "total_loss": 2.0, "switch/student": 0.4, "switch/student_taught": 1.0},
+    {"iteration": 39, "total_loss": 1.0},
+    {"iteration": 40, "bbox/AP": 12.0},
+]
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + '{"iteration": 41, "tot')
+    return path
+
+
+def dark_pixels(path):
+    """How many pixels of a picture are not white."""
+    return int((np.asarray(Image.open(path).convert("L")) < 200).sum())
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out(metrics):
+    assert read_metrics(metrics) == ROWS
+
+
+def test_series_is_sorted_and_the_last_line_of_an_iteration_counts():
+    rows = [{"iteration": 3, "x": 1.0}, {"iteration": 1, "x": 2.0}, {"iteration": 3, "x": 4.0}]
+    assert series(rows, "x") == ([1, 3], [2.0, 4.0])
+    assert series(rows, "y") == ([], [])
+
+
+def test_curves_show_what_there_is(metrics, tmp_path):
+    plot_curves({"run": metrics}, ["total_loss"], tmp_path / "loss.png", "loss")
+    plot_curves({"run": metrics}, ["absent"], tmp_path / "empty.png", "loss")
+    assert dark_pixels(tmp_path / "loss.png") > dark_pixels(tmp_path / "empty.png")
+
+
+def test_roles_of_a_run_with_and_without_decisions(metrics, tmp_path):
+    plot_roles(metrics, tmp_path / "roles.png")
+    metrics.write_text("")
+    plot_roles(metrics, tmp_path / "empty.png")
+    assert dark_pixels(tmp_path / "roles.png") > dark_pixels(tmp_path / "empty.png")
+
+
+def test_ground_truth_is_left_and_confident_detections_are_right(tmp_path):
+    Image.new("RGB", (80, 60)).save(tmp_path / "image.png")
+    record = {"file_name": str(tmp_path / "image.png"), "height": 60, "width": 80}
+    detections = Instances((60, 80))
+    detections.pred_boxes = Boxes(torch.tensor([[10.0, 10, 40, 40], [50.0, 5, 70, 50]]))
+    detections.scores = torch.tensor([0.9, 0.1])
+    detections.pred_classes = torch.tensor([0, 0])
+    picture = draw_detections({**record, "annotations": []}, detections, Metadata())
+    assert picture.shape == (60, 160, 3)
+    assert picture.dtype == np.uint8
+    assert not picture[:, :80].any()  # no ground truth, a black image
+    assert picture[:, 80:125].any()
+    assert not picture[:, 135:].any()  # the second detection scores too little
+
+
+def test_a_missing_run_names_its_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_metrics(tmp_path / "nowhere.json")
