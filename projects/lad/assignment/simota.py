@@ -35,14 +35,16 @@ class SimOTACost(AssignmentCost):
         self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
     ) -> Tensor:
         """See `AssignmentCost.cost`: (2, P), the costs and the IoUs."""
+        own = scores.gather(1, classes[:, None])[:, 0]
         if probabilities:
-            log_yes, log_no = scores.log().clamp(min=-100), (-scores).log1p().clamp(min=-100)
+            negative = -(-scores).log1p().clamp(min=-100)
+            log_odds = own.log().clamp(min=-100) - (-own).log1p().clamp(min=-100)
         else:
-            log_yes, log_no = F.logsigmoid(scores), F.logsigmoid(-scores)
-        own = (log_no - log_yes).gather(1, classes[:, None])[:, 0]
+            negative = F.softplus(scores)
+            log_odds = own
         iou = paired_iou(boxes, gt_boxes)
-        cost = own - log_no.sum(dim=1) - self.iou_weight * iou.clamp(min=_EPS).log()
-        return torch.stack([cost, iou])
+        entropy = negative.sum(dim=1) - log_odds
+        return torch.stack([entropy - self.iou_weight * iou.clamp(min=_EPS).log(), iou])
 
 
 class SimOTAAssigner(LabelAssigner):
