@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from lad.modeling.backbones.resnet import build_resnet
-from lad.modeling.backbones.timm import TimmBackbone
+from lad.modeling.backbones.timm import TimmBackbone, pixel_statistics
 
 from .paa import fpn_p3_p7, paa
 
@@ -60,6 +60,7 @@ def paa_timm(name, num_classes=80, channels=256):
         channels: of FPN and towers.
     """
     bottom_up = L(TimmBackbone)(name=name, norm="FixedBN")
-    return paa(
-        fpn_p3_p7(bottom_up, channels=channels), LEVELS, STRIDES, channels, num_classes=num_classes
-    )
+    backbone = fpn_p3_p7(bottom_up, channels=channels)
+    model = paa(backbone, LEVELS, STRIDES, channels, num_classes)
+    model.pixel_mean, model.pixel_std = pixel_statistics(name)
+    return model

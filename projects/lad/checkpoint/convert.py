@@ -7,7 +7,8 @@ layout, with a prefix for the second network), and torchvision-style ResNets.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,12 +16,24 @@ from torch import Tensor
 _RESNET = (
     (r"^conv1\.", "stem.conv1."),
     (r"^bn1\.", "stem.conv1.norm."),
-    (r"^layer(\d)\.(\d+)\.conv2\.conv_offset\.", r"res<\1>.\2.conv2_offset."),
+    (r"^layer(\d)\.(\d+)\.conv2(?:\.conv)?_offset\.", r"res<\1>.\2.conv2_offset."),
     (r"^layer(\d)\.(\d+)\.conv(\d)\.", r"res<\1>.\2.conv\3."),
     (r"^layer(\d)\.(\d+)\.bn(\d)\.", r"res<\1>.\2.conv\3.norm."),
     (r"^layer(\d)\.(\d+)\.downsample\.0\.", r"res<\1>.\2.shortcut."),
     (r"^layer(\d)\.(\d+)\.downsample\.1\.", r"res<\1>.\2.shortcut.norm."),
 )
+
+# Swin's names in MMDetection in those of its authors.
+_SWIN = (
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^stages\.(\d)\.", r"layers.\1."),
+    (r"\.attn\.w_msa\.", ".attn."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+)
+
+# Buffers of Swin that follow from its sizes.
+SWIN_BUFFERS = ("relative_position_index", "attn_mask")
 
 _DETECTOR = (
     (r"^neck\.lateral_convs\.(\d)\.conv\.", r"backbone.fpn_lateral<+\1>."),
@@ -40,41 +53,66 @@ _DETECTOR = (
     (r"^bbox_head\.obj_bias\.", "head.objectness.offset."),
 )
 
-
-def swin_key(key, keys):
-    return key
-
-
-def resnet_key(key: str) -> str | None:
-    """Returns Detectron2's name of a torchvision ResNet parameter, None for other keys."""
-    for pattern, replacement in _RESNET:
-        if re.match(pattern, key):
-            return _fill(re.sub(pattern, replacement, key))
-    return None
+# The second network of MMDetection's LAD and of the official CoLAD.
+_TEACHER = re.compile(r"^teacher(_model\.|_|\.)(?=(backbone|neck|bbox_head)\.)")
 
 
-def mmdetection_key(key: str) -> str | None:
-    """Returns our PAA's name of a parameter of an MMDetection detector, None for other keys."""
-    if key.startswith("backbone."):
-        name = resnet_key(key.removeprefix("backbone."))
-        return name and f"backbone.bottom_up.{name}"
-    for pattern, replacement in _DETECTOR:
-        if re.match(pattern, key):
-            return _fill(re.sub(pattern, replacement, key))
-    return None
+class Conversion(NamedTuple):
+    """A foreign checkpoint in our names.
+
+    Attributes:
+        origin: what was recognised.
+        weights: in our names; of two networks under ``student.`` and ``teacher.``.
+        unused: keys of the file that have no counterpart.
+    """
+
+    origin: str
+    weights: dict[str, Tensor]
+    unused: list[str]
 
 
-def _fill(name: str) -> str:
-    """Works out the index arithmetic that a regular expression cannot."""
-    name = re.sub(r"res<(\d)>", lambda m: f"res{int(m[1]) + 1}", name)  # layer1 is res2
-    name = re.sub(r"<\+(\d)>", lambda m: str(int(m[1]) + 3), name)  # level 0 is P3
-    name = re.sub(r"<\*(\d)\+1>", lambda m: str(3 * int(m[1]) + 1), name)  # (conv, norm, ReLU) each
-    return re.sub(r"<\*(\d)>", lambda m: str(3 * int(m[1])), name)
+def convert(state: Mapping[str, Tensor]) -> Conversion:
+    """Renames the weights of a foreign checkpoint, of all its networks.
+
+    Raises:
+        ValueError: if the keys are of no layout that has to be converted.
+    """
+    if is_mmdetection(state):
+        students, unused = from_mmdetection(state)
+        teacher = teacher_part(state)
+        if not teacher:
+            return Conversion("a detector in MMDetection's layout", students, unused)
+        teachers, more = from_mmdetection(teacher)
+        weights = {f"student.{key}": value for key, value in students.items()}
+        weights |= {f"teacher.{key}": value for key, value in teachers.items()}
+        unused = [key for key in unused if not _TEACHER.match(key)]
+        unused += [f"teacher's {key}" for key in more]
+        return Conversion("two detectors in MMDetection's layout", weights, unused)
+    if is_resnet(state):
+        names = {key: resnet_key(key) for key in state}
+        weights = {name: state[key] for key, name in names.items() if name}
+        unused = [key for key, name in names.items() if not name]
+        return Conversion("a ResNet in torchvision's layout", weights, unused)
+    raise ValueError(
+        "there is nothing to convert: its keys are not those of MMDetection's PAA or LAD or of "
+        f"torchvision's ResNets, but {', '.join(list(state)[:3])} (our own, Detectron2's and "
+        "timm's files are loaded as they are)"
+    )
 
 
 def is_mmdetection(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of an MMDetection dense detector."""
     return any(key.startswith("bbox_head.") for key in state)
+
+
+def is_resnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of a torchvision ResNet, with its plain stem."""
+    return "conv1.weight" in state and "layer1.0.conv1.weight" in state
+
+
+def teacher_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the second network of an MMDetection state dict, its prefix taken off."""
+    return {_TEACHER.sub("", key): v for key, v in state.items() if _TEACHER.match(key)}
 
 
 def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -92,5 +130,69 @@ def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], li
         if name is None:
             unused.append(key)
         else:
-            renamed[name] = value
+            merging = re.match(r"backbone\.stages\.\d\.downsample\.", key)
+            renamed[name] = _patch_order(value) if merging else value
     return renamed, unused
+
+
+def mmdetection_key(key: str) -> str | None:
+    """Returns our PAA's name of a parameter of an MMDetection detector, None for other keys."""
+    if key.startswith("backbone."):
+        key = key.removeprefix("backbone.")
+        name = resnet_key(key) or _swin_backbone_key(key)
+        return name and f"backbone.bottom_up.{name}"
+    return _renamed(_DETECTOR, key)
+
+
+def resnet_key(key: str) -> str | None:
+    """Returns Detectron2's name of a torchvision ResNet parameter, None for other keys."""
+    return _renamed(_RESNET, key)
+
+
+def swin_key(key: str) -> str:
+    """Returns timm's name of a parameter of Swin's authors.
+
+    They merge patches at the end of a stage, timm at the beginning of the next one.
+    """
+    return re.sub(
+        r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", key
+    )
+
+
+def _swin_backbone_key(key: str) -> str | None:
+    """Returns the `TimmBackbone`'s name of a detector's Swin parameter, None for other keys."""
+    for pattern, replacement in _SWIN:
+        key = re.sub(pattern, replacement, key)
+    if match := re.match(r"norm(\d)\.", key):  # of a stage's output
+        return f"norms.res{int(match[1]) + 2}.{key[match.end() :]}"
+    if not key.startswith(("patch_embed.", "layers.")) or key.endswith(SWIN_BUFFERS):
+        return None
+    return "body." + swin_key(key).replace("layers.", "layers_", 1)
+
+
+def _patch_order(value: Tensor) -> Tensor:
+    """Reorders the input channels of MMDetection's patch merging for timm's.
+
+    MMDetection unfolds: (channel, row, column) of the 2 x 2 patches. Swin's authors and timm
+    concatenate: (column, row, channel).
+
+    Args:
+        value: (..., 4C) weights of the merging's norm or linear layer.
+    """
+    patches = value.unflatten(-1, (-1, 2, 2))
+    return patches.transpose(-1, -3).flatten(-3)
+
+
+def _renamed(patterns: Sequence[tuple[str, str]], key: str) -> str | None:
+    for pattern, replacement in patterns:
+        if re.match(pattern, key):
+            return _fill(re.sub(pattern, replacement, key))
+    return None
+
+
+def _fill(name: str) -> str:
+    """Works out the index arithmetic that a regular expression cannot."""
+    name = re.sub(r"res<(\d)>", lambda m: f"res{int(m[1]) + 1}", name)  # layer1 is res2
+    name = re.sub(r"<\+(\d)>", lambda m: str(int(m[1]) + 3), name)  # level 0 is P3
+    name = re.sub(r"<\*(\d)\+1>", lambda m: str(3 * int(m[1]) + 1), name)  # (conv, norm, ReLU) each
+    return re.sub(r"<\*(\d)>", lambda m: str(3 * int(m[1])), name)

@@ -15,14 +15,22 @@ import torch
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from torch import Tensor, nn
 
-from lad.checkpoint.convert import from_mmdetection, is_mmdetection, resnet_key
+from lad.checkpoint.convert import (
+    SWIN_BUFFERS,
+    convert,
+    from_mmdetection,
+    is_mmdetection,
+    is_resnet,
+    resnet_key,
+    teacher_part,
+)
 
 logger = logging.getLogger(__name__)
 
 STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
 ANCHORS = "anchor_layout"  # PAA's record of strides and sizes
 # What a checkpoint may have or lack.
-OPTIONAL = (ANCHORS, "num_batches_tracked")
+OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
 
 
 class LoadReport(NamedTuple):
@@ -72,7 +80,7 @@ def load_weights(
     """Loads the weights of a file into a model and logs what matched.
 
     Args:
-        model: a detector or any other module; weights of a ResNet alone go to its backbone.
+        model: a detector or any other module; weights of a backbone alone go to its backbone.
         path: a file that `read_weights` reads.
         source: what the path is called in messages, e.g. its key in the config.
         complete: whether each of the model's weights has to be in the file.
@@ -124,8 +132,8 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"the file holds more than tensors, arrays and numbers, or is damaged: "
-            f"{str(error).splitlines()[0]}"
+            "the file holds more than tensors, arrays and numbers, or is damaged; if you trust it, "
+            f"tools/convert_checkpoint.py --unsafe reads it: {str(error).splitlines()[0]}"
         ) from error
     except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
         raise ValueError("the file is no checkpoint, or is damaged") from error
@@ -142,16 +150,17 @@ def load_state(
 
     Args:
         model: the model.
-        state: in our names, MMDetection's, torchvision's ResNet names or those of Detectron2's
-            ResNets; the last two go to the model's only ResNet.
+        state: in our names, MMDetection's (two networks go to a two-network model, of which else
+            only the first is taken), or those of a backbone alone: torchvision's or Detectron2's
+            ResNets, a timm model or Swin. These go to the model's only backbone of the kind.
         complete: whether each of the model's weights has to be there.
 
     Raises:
         ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
     """
     ours = model.state_dict()
-    state, unused = _rename(state, ours)
-    unused += [key for key in state if key not in ours and not key.endswith(OPTIONAL)]
+    state, unused = _rename(state, model, ours)
+    unused = [key for key in [*unused, *state] if key not in ours and not key.endswith(OPTIONAL)]
     fitting = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
     mismatched = [k for k in state if k in ours and k not in fitting]
     missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
@@ -170,13 +179,17 @@ def load_state(
 
 
 def _rename(
-    state: Mapping[str, Tensor], ours: Mapping[str, Tensor]
+    state: Mapping[str, Tensor], model: nn.Module, ours: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the state in the model's names, and the keys that have no counterpart there."""
     if is_mmdetection(state):
+        if teacher_part(state) and any(key.startswith("student.") for key in ours):
+            return convert(state)[1:]
         return from_mmdetection(state)
     names: dict[str, str | None] = {key: key for key in state}
-    if "layer1.0.conv1.weight" in state:
+    if timm_names := _timm_names(state, model):
+        names = timm_names
+    elif is_resnet(state):
         names = {key: resnet_key(key) for key in state}
     elif "conv1_w" in state:
         # Caffe2's ResNets, as MSRA's: trained on BGR of unit scale, stride in the 1x1 convolution.
@@ -192,7 +205,20 @@ def _rename(
 
 def _only_resnet(ours: Mapping[str, Tensor]) -> str:
     """Returns the prefix of the model's ResNet, "" if it has none."""
-    prefixes = [key.removesuffix(STEM) for key in ours if key.endswith(f".{STEM}")]
+    return _only([key.removesuffix(STEM) for key in ours if key.endswith(f".{STEM}")])
+
+
+def _timm_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, str | None]:
+    """Returns the names that the model's only `TimmBackbone` has for a timm model's weights."""
+    found = {}
+    for path, module in model.named_modules():
+        if hasattr(module, "pretrained_names") and (names := module.pretrained_names(state)):
+            found[f"{path}." if path else ""] = names
+    prefix = _only(list(found))
+    return {key: name and prefix + name for key, name in found.get(prefix, {}).items()}
+
+
+def _only(prefixes: list[str]) -> str:
     if len(prefixes) > 1:
         raise ValueError(
             f"it is a backbone, and the model has several ({', '.join(prefixes)}): give each "

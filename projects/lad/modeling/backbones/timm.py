@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import timm
@@ -51,7 +51,7 @@ class TimmBackbone(Backbone):
     ):
         """Args:
             name: timm's name of the model.
-            out_features: feature maps to give out, finest first.
+            out_features: feature maps to give out; later stages are not built.
             norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine:
                 for pre-trained weights and small batches).
             norm_outputs: give each feature map its own LayerNorm over channels, as Swin needs.
@@ -72,22 +72,24 @@ class TimmBackbone(Backbone):
         options = _options(name, drop_path_rate)
         with torch.device("meta"):
             info = _create(name, **options).feature_info
+        out_features = sorted(out_features)
         indices = _indices(name, info.reduction(), out_features)
         self.body = _create(name, pretrained=pretrained, out_indices=indices, **options)
         for module in self.body.modules():
             if type(module) is SwinTransformerBlock:
                 module.__class__ = PaddedSwinBlock
+        self._drop_unused()
         channels = dict(zip(out_features, self.body.feature_info.channels(), strict=True))
         self.channels_last = getattr(self.body, "output_fmt", None) == "NHWC"
         self.norms = nn.ModuleDict(
             {key: nn.LayerNorm(channels[key]) for key in out_features if norm_outputs}
         )
-        self._out_features = list(out_features)
+        self._out_features = out_features
         self._out_feature_channels = channels
         self._out_feature_strides = {key: _stride(key) for key in out_features}
         self._fixed_norm = norm == "FixedBN"
-        self._frozen_until = self._module_at(freeze_at)
-        for module in self._frozen():
+        self._frozen = self._modules_up_to(freeze_at)
+        for module in self._frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
         if grad_checkpointing:
@@ -99,8 +101,11 @@ class TimmBackbone(Backbone):
         return max(self._out_feature_strides.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns (N, C, ceil(H / stride), ceil(W / stride)) maps of (N, 3, H, W) images."""
-        divisor = min(self.body.feature_info.reduction(0), 4)
+        """Returns (N, C, H / stride, W / stride) maps of (N, 3, H, W) images.
+
+        Images of other sizes are padded on the right and below to multiples of `size_divisibility`.
+        """
+        divisor = self.size_divisibility
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
         features = dict(zip(self._out_features, self.body(images), strict=True))
@@ -109,7 +114,7 @@ class TimmBackbone(Backbone):
     def train(self, mode: bool = True) -> TimmBackbone:
         """Sets the mode; frozen parts and fixed norms stay in evaluation."""
         super().train(mode)
-        for module in self._frozen():
+        for module in self._frozen:
             module.training = False
         if self._fixed_norm:
             for module in self.body.modules():
@@ -117,7 +122,7 @@ class TimmBackbone(Backbone):
                     module.training = False
         return self
 
-    def names(self, keys: Iterable[str]) -> dict[str, str | None]:
+    def pretrained_names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns this module's names of a timm model's weights, of Swin's authors' too.
 
         Args:
@@ -126,14 +131,15 @@ class TimmBackbone(Backbone):
         Returns:
             The names, None where there is no counterpart; empty if the keys are not the model's.
         """
-        own = {key.replace(".", "_"): f"body.{key}" for key in self.body.state_dict()}
+        # timm flattens names: layers.0 of the whole model is layers_0 of its pyramid.
+        own = {_flat(key.removeprefix("model.")): f"body.{key}" for key in self.body.state_dict()}
         keys = list(keys)
+        authors = "layers.0.downsample.reduction.weight" in keys
         names = {}
         for key in keys:
-            # timm flattens names: layers.0 of the whole model is layers_0 of its pyramid.
-            names[key] = own.get(swin_key(key, keys).replace(".", "_"))
-        first = next(iter(own.values()))
-        return names if first in names.values() else {}
+            names[key] = own.get(_flat(swin_key(key) if authors else key))
+        found = [name for name in names.values() if name]
+        return names if 2 * len(found) > len(own) else {}
 
     def _finish(self, key: str, x: Tensor) -> Tensor:
         if not self.norms:
@@ -141,24 +147,27 @@ class TimmBackbone(Backbone):
         x = x if self.channels_last else x.permute(0, 2, 3, 1)
         return self.norms[key](x).permute(0, 3, 1, 2).contiguous()
 
-    def _module_at(self, freeze_at: int) -> str:
-        """Returns the name of the module that gives the feature map of stride 2^freeze_at."""
-        if freeze_at == 0:
-            return ""
-        info = self.body.feature_info.info
-        names = {int(math.log2(x["reduction"])): x["module"].replace(".", "_") for x in info}
-        if freeze_at not in names:
-            raise ValueError(f"freeze_at={freeze_at}: choose 0 (nothing) or one of {sorted(names)}")
-        return names[freeze_at]
+    def _drop_unused(self) -> None:
+        """Drops the blocks after the last feature map where timm keeps them."""
+        last = self.body.feature_info.module_name()[-1]
+        if last.startswith("blocks.") and isinstance(
+            getattr(self.body, "blocks", None), nn.Sequential
+        ):
+            del self.body.blocks[int(last.split(".")[1]) + 1 :]
 
-    def _frozen(self) -> Iterator[nn.Module]:
-        """Yields the modules that are not trained; timm registers modules in order of use."""
-        for name, module in self.body.named_modules() if self._frozen_until else ():
-            if name.replace(".", "_") == self._frozen_until:
-                yield from module.modules()
-                return
-            if name:
-                yield module
+    def _modules_up_to(self, freeze_at: int) -> list[nn.Module]:
+        """Returns the modules that make the feature map of stride 2^freeze_at, none for 0."""
+        if freeze_at == 0:
+            return []
+        info = self.body.feature_info.info
+        ends = {int(math.log2(x["reduction"])): _flat(x["module"]) for x in info}
+        modules = []
+        # timm registers modules in the order of their use.
+        for name, module in list(self.body.named_modules())[1:]:
+            if _flat(name) == ends.get(freeze_at):
+                return [*modules, *module.modules()]
+            modules.append(module)
+        raise ValueError(f"freeze_at={freeze_at}: choose 0 (nothing) or one of {sorted(ends)}")
 
     def _checkpoint(self, name: str) -> None:
         # Per stage where stages offer it (block by block), else the whole network's way.
@@ -170,16 +179,28 @@ class TimmBackbone(Backbone):
             module.grad_checkpointing = True
 
 
+def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Returns mean and standard deviation of 0..255 RGB that a timm model was trained with.
+
+    Raises:
+        ValueError: for a name that timm does not know.
+    """
+    pretrained = _pretrained_config(name)
+    return [255 * x for x in pretrained.mean], [255 * x for x in pretrained.std]
+
+
+def _flat(name: str) -> str:
+    """Returns a name that is the same in a whole model and in its pyramid."""
+    return name.replace(".", "_")
+
+
 def _stride(feature: str) -> int:
     return 2 ** int(feature.removeprefix("res"))
 
 
 def _options(name: str, drop_path_rate: float) -> dict[str, Any]:
     """Returns the model's options for images of any size."""
-    known = timm.list_models()
-    if name.split(".")[0] not in known:
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-        raise ValueError(f"timm has no model {name}; the nearest are {', '.join(nearest)}")
+    pretrained = _pretrained_config(name)
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if name.startswith("swin_"):
         # All stages in shifted windows, however small the map that the size in the name leaves.
@@ -188,11 +209,18 @@ def _options(name: str, drop_path_rate: float) -> dict[str, Any]:
             "always_partition": True,
             "drop_path_rate": drop_path_rate,
         }
-    elif timm.get_pretrained_cfg(name).fixed_input_size:
+    elif pretrained.fixed_input_size:
         raise ValueError(
             f"{name} takes images of one size only: choose a pyramid without, or swin_*"
         )
     return options
+
+
+def _pretrained_config(name: str) -> Any:
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0)
+        raise ValueError(f"timm has no model {name}; the nearest are {', '.join(nearest)}")
+    return timm.get_pretrained_cfg(name)
 
 
 def _create(name: str, **options: Any) -> nn.Module:

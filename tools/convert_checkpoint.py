@@ -1,0 +1,46 @@
+"""Converts a checkpoint of MMDetection, CoLAD's authors or torchvision to our names.
+
+    python tools/convert_checkpoint.py paa_r50_fpn_1x_coco.pth weights/paa_r50_1x.pth
+
+Such files can also be given to a config as they are. A file of two networks gets both of them;
+tools/export_network.py then takes one out.
+"""
+
+import argparse
+import os
+import sys
+
+import torch
+
+from lad.checkpoint import read_weights
+from lad.checkpoint.convert import convert
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("input")
+    parser.add_argument("output")
+    parser.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="unpickle any object, which lets the file run code: only for files you trust",
+    )
+    args = parser.parse_args()
+    if os.path.exists(args.output):
+        parser.error(f"{args.output} exists: remove it or choose another name")
+    try:
+        conversion = convert(read_weights(args.input, trusted=args.unsafe))
+    except (OSError, ValueError) as error:
+        parser.error(f"{args.input}: {error}")
+    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+    torch.save({"model": conversion.weights}, args.output)
+    print(f"{args.input}: {conversion.origin}")
+    print(f"{args.output}: {len(conversion.weights)} weights")
+    if conversion.unused:
+        print(f"not converted: {', '.join(conversion.unused)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
