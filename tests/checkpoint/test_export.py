@@ -1,0 +1,83 @@
+"""One network of a two-network checkpoint, as a plain detector's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import export_network as tool
+from helpers import make_batch, make_paa
+from lad.checkpoint import export_network, load_weights
+from lad.modeling.distillation import LAD
+
+
+@pytest.fixture
+def model():
+    pair = LAD(student=make_paa(1), teacher=make_paa(2))
+    for detector in (pair.student, pair.teacher):
+        # Objects enough: what is compared below are detections.
+        nn.init.constant_(detector.head.class_logits.bias, 0.0)
+    return pair.eval()
+
+
+@pytest.fixture
+def checkpoint(model, tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"model": model.state_dict(), "iteration": 7}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("network", ["student", "teacher"])
+@torch.no_grad()
+def test_exported_network_detects_the_same(model, checkpoint, tmp_path, network):
+    output = str(tmp_path / "plain.pth")
+    count = export_network(checkpoint, network, output)
+    plain = make_paa(3).eval()
+    report = load_weights(plain, output, complete=True)
+    assert report.missing == report.unused == report.mismatched == []
+    assert count == len(plain.state_dict())
+    batch = make_batch([[[10, 10, 40, 40]]])
+    (found,), (expected,) = plain(batch), getattr(model, network)(batch)
+    assert len(found["instances"]) > 0
+    assert torch.equal(
+        found["instances"].pred_boxes.tensor, expected["instances"].pred_boxes.tensor
+    )
+    assert torch.equal(found["instances"].scores, expected["instances"].scores)
+    other = make_paa(3).eval()(batch)[0]["instances"]
+    assert not torch.equal(other.scores[:5], found["instances"].scores[:5])
+
+
+def test_averaged_weights_are_exported(model, tmp_path):
+    averaged = {key: torch.ones_like(value) for key, value in model.state_dict().items()}
+    content = {
+        "model": model.state_dict(),
+        "trainer": {"iteration": 3, "hooks": {"EMAHook": {"model": averaged}}},
+    }
+    torch.save(content, tmp_path / "model.pth")
+    output = str(tmp_path / "plain.pth")
+    export_network(str(tmp_path / "model.pth"), "student", output)
+    weights = torch.load(output)["model"]
+    assert weights and all(value.eq(1).all() for value in weights.values())
+
+
+def test_plain_checkpoint_has_no_networks(tmp_path):
+    torch.save({"model": make_paa().state_dict()}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="it has no student: its weights are those of anchor_lay"):
+        export_network(str(tmp_path / "model.pth"), "student", str(tmp_path / "plain.pth"))
+    assert not (tmp_path / "plain.pth").exists()
+
+
+def test_missing_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        export_network(str(tmp_path / "none.pth"), "student", str(tmp_path / "plain.pth"))
+
+
+def test_tool_keeps_an_existing_file(checkpoint, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "plain.pth"
+    output.write_text("precious")
+    monkeypatch.setattr("sys.argv", ["export_network.py", checkpoint, str(output)])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "plain.pth exists: remove it" in capsys.readouterr().err
+    assert output.read_text() == "precious"
