@@ -30,7 +30,7 @@ RESULTS = ROOT / "docs/results"
 OUTPUT = Path("output/study")
 TEACHER = OUTPUT / "teacher_seed0/model_final.pth"
 # Of every student, so that all runs fit into an hour or two of two CPU cores.
-SIZE = ["train.max_iter=500", "dataloader.train.total_batch_size=4"]
+SIZE = ["train.max_iter=400"]
 NETWORKS = ("student", "teacher")
 
 # Config under configs/digits and overrides of each method.

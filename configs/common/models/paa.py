@@ -81,7 +81,7 @@ def iop(detector, quality=True):
     return detector
 
 
-def paa_small(depth=10, width=32, channels=64, num_classes=10):
+def paa_small(depth=10, width=32, channels=32, num_classes=10):
     """A small detector to train from scratch: P2 to P4, batch norm, anchors of half the size."""
     bottom_up = L(build_resnet)(
         depth=depth,
