@@ -63,7 +63,9 @@ class PAAAssigner(LabelAssigner):
         single_candidate_positive: bool = True,
         mixture: str = "batched",
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             cost: the assignment cost.
             num_classes: K, the background's label.
             min_iou: lowest IoU of a candidate that is not its object's best.

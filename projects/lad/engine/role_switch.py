@@ -26,7 +26,9 @@ class RoleSwitchHook(HookBase):
     """
 
     def __init__(self, *, output_dir: str, force: str | None = None, force_iterations: int = 0):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             output_dir: gets ``roles.png`` after the training, drawn from its metrics.json.
             force: "student" or "teacher": who teaches in the first iterations, whatever the
                 indicators say.

@@ -48,7 +48,9 @@ class TwoNetworks(nn.Module):
         teacher_checkpoint: str = "",
         eval_network: str = "student",
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             student: the network that the method is about.
             teacher: the other one; backbone, widths and objectness may differ.
             student_checkpoint: initial weights of the student, loaded when training starts: a
@@ -147,7 +149,9 @@ class FrozenTeacher(TwoNetworks):
     """A teacher that is not trained: eval mode, no gradients, not in the optimizer."""
 
     def __init__(self, *, save_teacher: bool = True, **networks):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
             ``teacher_checkpoint`` again.
         **networks: as `TwoNetworks`.
@@ -193,7 +197,9 @@ class SoftLabel(FrozenTeacher):
     """
 
     def __init__(self, *, distill_losses: Sequence[DistillLoss], **networks):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         distill_losses: between student and teacher.
         **networks: as `FrozenTeacher`.
         """
@@ -225,7 +231,9 @@ class LAD(FrozenTeacher):
         distill_losses: Sequence[DistillLoss] = (),
         **networks,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         switch: decides whose costs count; None: the teacher's.
         distill_losses: added to the student's losses.
         **networks: as `FrozenTeacher`.
@@ -251,7 +259,9 @@ class CoLAD(TwoNetworks):
     """Collaborative LAD: both networks are trained on the assignment of the fitter one."""
 
     def __init__(self, *, switch: RoleSwitch, **networks):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         switch: decides whose costs count.
         **networks: as `TwoNetworks`.
         """

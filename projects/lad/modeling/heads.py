@@ -106,7 +106,9 @@ class PAAHead(nn.Module):
         objectness: nn.Module | None = None,
         prior_prob: float = 0.01,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         in_channels: channels of every feature map.
         num_classes: K.
         num_levels: feature maps; each has its own factor for the deltas.

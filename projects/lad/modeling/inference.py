@@ -26,7 +26,9 @@ class Detector:
         max_detections: int = 100,
         score_voting: bool = True,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         score_thresh: detections score above this.
         topk_candidates: anchors kept per level before thresholding.
         nms_thresh: IoU of class-wise non-maximum suppression.

@@ -40,7 +40,9 @@ class DetectionLosses:
         alpha: float = 0.25,
         gamma: float = 2.0,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
             normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
             effect on heads without the IoU branch: theirs is never weighted.

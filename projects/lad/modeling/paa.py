@@ -38,7 +38,9 @@ class PAA(DenseDetector):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             backbone: gives a dict of feature maps.
             head: makes `DensePredictions` from the feature maps.
             head_in_features: names of the feature maps, finest first.

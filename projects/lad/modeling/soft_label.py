@@ -62,7 +62,9 @@ class SoftLabelLoss:
         min_iou: float = 0.5,
         select_by: str = "teacher_box",
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             kind: of the class term: "kl" (with the focal factor), "l1" or "l2" on probabilities.
             gamma: of the class term's focal factor.
             class_weight: of the class term.

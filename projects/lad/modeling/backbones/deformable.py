@@ -56,7 +56,9 @@ class DeformableBottleneckBlock(BottleneckBlock):
         norm: Any = "BN",
         **options: Any,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
         in_channels: of the block.
         out_channels: of the block.
         bottleneck_channels: of the 3x3 convolution.

@@ -49,7 +49,9 @@ class TimmBackbone(Backbone):
         grad_checkpointing: bool = False,
         pretrained: bool = False,
     ):
-        """Args:
+        """Keeps the parts and settings.
+
+        Args:
             name: timm's name of the model.
             out_features: feature maps to give out; later stages are not built.
             norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine:
