@@ -152,9 +152,9 @@ class FrozenTeacher(TwoNetworks):
         """Keeps the parts and settings.
 
         Args:
-        save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
-            ``teacher_checkpoint`` again.
-        **networks: as `TwoNetworks`.
+            save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
+                ``teacher_checkpoint`` again.
+            **networks: as `TwoNetworks`.
         """
         super().__init__(**networks)
         self.save_teacher = save_teacher
@@ -200,8 +200,8 @@ class SoftLabel(FrozenTeacher):
         """Keeps the parts and settings.
 
         Args:
-        distill_losses: between student and teacher.
-        **networks: as `FrozenTeacher`.
+            distill_losses: between student and teacher.
+            **networks: as `FrozenTeacher`.
         """
         super().__init__(**networks)
         self.distill_losses = list(distill_losses)
@@ -234,9 +234,9 @@ class LAD(FrozenTeacher):
         """Keeps the parts and settings.
 
         Args:
-        switch: decides whose costs count; None: the teacher's.
-        distill_losses: added to the student's losses.
-        **networks: as `FrozenTeacher`.
+            switch: decides whose costs count; None: the teacher's.
+            distill_losses: added to the student's losses.
+            **networks: as `FrozenTeacher`.
         """
         super().__init__(**networks)
         _check_teachable(self.student)
@@ -262,8 +262,8 @@ class CoLAD(TwoNetworks):
         """Keeps the parts and settings.
 
         Args:
-        switch: decides whose costs count.
-        **networks: as `TwoNetworks`.
+            switch: decides whose costs count.
+            **networks: as `TwoNetworks`.
         """
         super().__init__(**networks)
         _check_teachable(self.student)

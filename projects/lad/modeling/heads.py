@@ -109,16 +109,16 @@ class PAAHead(nn.Module):
         """Keeps the parts and settings.
 
         Args:
-        in_channels: channels of every feature map.
-        num_classes: K.
-        num_levels: feature maps; each has its own factor for the deltas.
-        channels: of both towers.
-        num_convs: 3x3 convolutions of each tower.
-        norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
-        quality: predict the IoU.
-        objectness: turns class logits into probabilities with the box tower's features, such as
-            `ConditionalObjectness`.
-        prior_prob: initial class probability.
+            in_channels: channels of every feature map.
+            num_classes: K.
+            num_levels: feature maps; each has its own factor for the deltas.
+            channels: of both towers.
+            num_convs: 3x3 convolutions of each tower.
+            norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
+            quality: predict the IoU.
+            objectness: turns class logits into probabilities with the box tower's features, such as
+                `ConditionalObjectness`.
+            prior_prob: initial class probability.
         """
         super().__init__()
         self.num_classes = num_classes

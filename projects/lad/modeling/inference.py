@@ -29,11 +29,11 @@ class Detector:
         """Keeps the parts and settings.
 
         Args:
-        score_thresh: detections score above this.
-        topk_candidates: anchors kept per level before thresholding.
-        nms_thresh: IoU of class-wise non-maximum suppression.
-        max_detections: per image.
-        score_voting: move each kept box to the weighted mean of the boxes around it.
+            score_thresh: detections score above this.
+            topk_candidates: anchors kept per level before thresholding.
+            nms_thresh: IoU of class-wise non-maximum suppression.
+            max_detections: per image.
+            score_voting: move each kept box to the weighted mean of the boxes around it.
         """
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates

@@ -43,13 +43,13 @@ class DetectionLosses:
         """Keeps the parts and settings.
 
         Args:
-        weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
-            normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
-            effect on heads without the IoU branch: theirs is never weighted.
-        box_weight: of the box loss.
-        quality_weight: of the IoU branch's loss.
-        alpha: of the focal loss.
-        gamma: of the focal loss.
+            weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box
+                and normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
+                effect on heads without the IoU branch: theirs is never weighted.
+            box_weight: of the box loss.
+            quality_weight: of the IoU branch's loss.
+            alpha: of the focal loss.
+            gamma: of the focal loss.
         """
         self.weight_boxes_by_iou = weight_boxes_by_iou
         self.box_weight = box_weight
@@ -63,8 +63,9 @@ class DetectionLosses:
         anchors: Anchors,
         targets: Targets,
     ) -> dict[str, Tensor]:
-        """Returns the scalar losses ``loss_cls``, ``loss_box_reg`` and, where predicted,
-        ``loss_quality``. Without positives the latter two are zero, connected to the graph.
+        """Returns ``loss_cls``, ``loss_box_reg`` and, where predicted, ``loss_quality``: scalars.
+
+        Without positives the latter two are zero, connected to the graph.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             predictions = predictions.float()

@@ -59,11 +59,11 @@ class DeformableBottleneckBlock(BottleneckBlock):
         """Keeps the parts and settings.
 
         Args:
-        in_channels: of the block.
-        out_channels: of the block.
-        bottleneck_channels: of the 3x3 convolution.
-        norm: Detectron2's name of the norm, or a class.
-        options: as those of Detectron2's `BottleneckBlock`.
+            in_channels: of the block.
+            out_channels: of the block.
+            bottleneck_channels: of the 3x3 convolution.
+            norm: Detectron2's name of the norm, or a class.
+            options: as those of Detectron2's `BottleneckBlock`.
         """
         super().__init__(
             in_channels, out_channels, bottleneck_channels=bottleneck_channels, norm=norm, **options
