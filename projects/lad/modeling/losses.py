@@ -44,8 +44,8 @@ class DetectionLosses:
 
         Args:
             weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box
-                and normalise by their sum (PAA); else by the number of positives (LAD, CoLAD). Has no
-                effect on heads without the IoU branch: theirs is never weighted.
+                and normalise by their sum (PAA); else by the number of positives (LAD, CoLAD).
+                Without effect on heads without the IoU branch: theirs is never weighted.
             box_weight: of the box loss.
             quality_weight: of the IoU branch's loss.
             alpha: of the focal loss.
