@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
-from lad.focal import focal_negative, focal_positive
+from lad import focal
+from lad.focal import focal_negative, focal_negative_sum, focal_positive
 
 LOGITS = torch.linspace(-6, 6, 41)
 
@@ -25,6 +26,19 @@ def test_halves_equal_fvcores_focal_loss_and_gradient(probabilities):
 def test_gamma_zero_is_weighted_cross_entropy():
     expected = F.binary_cross_entropy_with_logits(LOGITS, torch.ones_like(LOGITS), reduction="none")
     torch.testing.assert_close(focal_positive(LOGITS, False, 0.25, 0.0), 0.25 * expected)
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_row_sums_are_the_sums_of_the_rows(probabilities, monkeypatch):
+    monkeypatch.setattr(focal, "_ROWS", 3)  # in more than one piece
+    logits = LOGITS[:40].reshape(8, 5)
+    scores = logits.sigmoid() if probabilities else logits.clone()
+    for gamma in (2.0, 1.5):
+        expected = focal_negative(scores, probabilities, 0.25, gamma).sum(dim=1)
+        sums = focal_negative_sum(scores, probabilities, 0.25, gamma)
+        torch.testing.assert_close(sums, expected)
+    assert torch.equal(scores, logits.sigmoid() if probabilities else logits), "left as they were"
+    assert focal_negative_sum(scores[:0], probabilities, 0.25, 2.0).shape == (0,)
 
 
 def test_impossible_probabilities_stay_finite():

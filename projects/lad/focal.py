@@ -7,8 +7,11 @@ one-hot targets of the size of the predictions.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_ROWS = 8192  # that `focal_negative_sum` takes at a time
 
 
 def focal_negative(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
@@ -21,12 +24,30 @@ def focal_negative(scores: Tensor, probabilities: bool, alpha: float, gamma: flo
         gamma: focusing exponent.
     """
     probability = scores if probabilities else scores.sigmoid()
-    entropy = (
-        F.binary_cross_entropy(scores, scores.new_zeros(()).expand_as(scores), reduction="none")
-        if probabilities
-        else F.softplus(scores)
-    )
-    return (1 - alpha) * probability**gamma * entropy
+    return (1 - alpha) * probability**gamma * _negative_entropy(scores, probabilities)
+
+
+def focal_negative_sum(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
+    """Row sums of `focal_negative`, outside the autograd graph.
+
+    A few thousand rows at a time and in place: on a CPU large intermediate results cost more than
+    the arithmetic.
+
+    Args:
+        scores: (P, K) logits or probabilities.
+        probabilities: which of the two.
+        alpha: as in `focal_negative`.
+        gamma: focusing exponent.
+
+    Returns:
+        (P,) sums.
+    """
+    sums = []
+    for rows in scores.detach().split(_ROWS):
+        probability = rows if probabilities else rows.sigmoid()
+        entropy = _negative_entropy(rows, probabilities)
+        sums.append(entropy.mul_(probability**gamma).sum(dim=1))
+    return torch.cat(sums).mul_(1 - alpha)
 
 
 def focal_positive(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
@@ -37,3 +58,10 @@ def focal_positive(scores: Tensor, probabilities: bool, alpha: float, gamma: flo
         scores, scores.new_ones(()).expand_as(scores), reduction="none"
     )
     return alpha * (1 - scores) ** gamma * entropy
+
+
+def _negative_entropy(scores: Tensor, probabilities: bool) -> Tensor:
+    """Cross-entropy of scores whose target is 0, elementwise."""
+    if not probabilities:
+        return F.softplus(scores)
+    return F.binary_cross_entropy(scores, scores.new_zeros(()).expand_as(scores), reduction="none")

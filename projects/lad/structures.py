@@ -85,15 +85,20 @@ class Anchors(NamedTuple):
             (N, L, 2) int64: the number of valid rows and columns of each level.
         """
         padded = (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
-        strides = padded.new_tensor(self.strides)[:, None]
-        cells = (padded[:, None] + strides - 1) // strides
-        return torch.minimum(cells, padded.new_tensor(self.shapes))
+        # Not new_tensor: that copy would wait for the GPU.
+        strides, shapes = (
+            torch.tensor(x).to(padded.device, non_blocking=True)
+            for x in (self.strides, self.shapes)
+        )
+        cells = (padded[:, None] + strides[:, None] - 1) // strides[:, None]
+        return torch.minimum(cells, shapes)
 
     def valid(self, image_sizes: Tensor) -> Tensor:
         """Returns (N, R) bool: True where the anchor's cell is valid (see `valid_shapes`)."""
         inside = []
-        for level, (rows, columns) in enumerate(self.shapes):
-            limits = self.valid_shapes(image_sizes)[:, level, :, None]
+        for limits, (rows, columns) in zip(
+            self.valid_shapes(image_sizes)[..., None].unbind(dim=1), self.shapes, strict=True
+        ):
             row = torch.arange(rows, device=image_sizes.device) < limits[:, 0]
             column = torch.arange(columns, device=image_sizes.device) < limits[:, 1]
             inside.append((row[:, :, None] & column[:, None, :]).flatten(1))

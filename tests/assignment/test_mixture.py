@@ -2,24 +2,34 @@ import numpy as np
 import pytest
 import torch
 
-from lad.assignment.mixture import fit_mixtures, fit_mixtures_sklearn
+from lad.assignment import mixture
+from lad.assignment.mixture import (
+    fit_mixtures,
+    fit_mixtures_numpy,
+    fit_mixtures_sklearn,
+    fit_mixtures_torch,
+)
+
+DEVICES = pytest.mark.parametrize("fit_mixtures", [fit_mixtures_numpy, fit_mixtures_torch])
 
 
-def present(samples: torch.Tensor) -> torch.Tensor:
+def everywhere(samples: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(samples, dtype=torch.bool)
 
 
-def test_two_clusters_by_hand():
+@DEVICES
+def test_two_clusters_by_hand(fit_mixtures):
     samples = torch.tensor([[0.9, 1.0, 1.1, 4.9, 5.0, 5.1]])
-    fit = fit_mixtures(samples, present(samples))
+    fit = fit_mixtures(samples, everywhere(samples))
     assert fit.lower.tolist() == [[True] * 3 + [False] * 3]
     np.testing.assert_allclose(fit.means, [[1.0, 5.0]], atol=1e-6)
     np.testing.assert_allclose(fit.variances, [[0.02 / 3 + 1e-6] * 2], atol=1e-6)
     np.testing.assert_allclose(fit.weights, [[0.5, 0.5]])
 
 
+@DEVICES
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_scikit_learn(seed):
+def test_equals_scikit_learn(fit_mixtures, seed):
     generator = torch.Generator().manual_seed(seed)
     samples = torch.rand(40, 30, generator=generator).sort(dim=1).values * 5
     samples[:8] = samples[:8].round()  # ties
@@ -34,7 +44,8 @@ def test_equals_scikit_learn(seed):
     torch.testing.assert_close(ours.density[mask], reference.density[mask])
 
 
-def test_every_row_is_fitted_by_itself():
+@DEVICES
+def test_every_row_is_fitted_by_itself(fit_mixtures):
     samples = torch.tensor([[1.0, 1.2, 3.0, 9.0], [0.1, 0.2, 0.3, 8.0], [1.0, 2.0, 0.0, 0.0]])
     mask = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
     together = fit_mixtures(samples, mask)
@@ -46,13 +57,38 @@ def test_every_row_is_fitted_by_itself():
         assert torch.equal(together.lower[row, :length], alone.lower[0])
 
 
-def test_equal_single_and_absent_samples():
+@DEVICES
+def test_equal_single_and_absent_samples(fit_mixtures):
     samples = torch.tensor([[2.0, 2.0], [7.0, 0.0], [0.0, 0.0]])
     mask = torch.tensor([[True, True], [True, False], [False, False]])
     fit = fit_mixtures(samples, mask)
     assert fit.lower.tolist() == [[True, True], [True, False], [False, False]]
     assert all(x.isfinite().all() for x in (fit.means, fit.variances, fit.density))
-    assert fit_mixtures(torch.zeros(0, 9), torch.zeros(0, 9, dtype=torch.bool)).means.shape == (
-        0,
-        2,
-    )
+    nothing = torch.zeros(0, 9)
+    assert fit_mixtures(nothing, nothing.bool()).means.shape == (0, 2)
+
+
+def test_twins_agree_where_fits_are_long_and_where_they_are_cut_short(monkeypatch):
+    samples = torch.rand(60, 45, generator=torch.Generator().manual_seed(3)) ** 3 * 9
+    mask = torch.arange(45) < torch.arange(1, 61)[:, None]
+    for most in (1, 7, 100):
+        monkeypatch.setattr(mixture, "MAX_ITERATIONS", most)
+        ours, other = fit_mixtures_numpy(samples, mask), fit_mixtures_torch(samples, mask)
+        assert torch.equal(ours.lower, other.lower)
+        assert torch.equal(ours.iterations, other.iterations)
+        assert ours.iterations.max() <= most
+        for name in ("density", "means", "variances", "weights"):
+            torch.testing.assert_close(getattr(ours, name), getattr(other, name))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for():
+    samples = torch.rand(8, 45, device="cuda")
+    present = everywhere(samples)
+    fit_mixtures(samples, present)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fit = fit_mixtures(samples, present)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(fit.lower.cpu(), fit_mixtures(samples.cpu(), present.cpu()).lower)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lad.boxes import decode_boxes, paired_giou, paired_iou
-from lad.focal import focal_negative, focal_positive
+from lad.focal import focal_negative, focal_negative_sum, focal_positive
 from lad.structures import Anchors, Candidates, DensePredictions, Targets
 
 
@@ -32,15 +32,15 @@ class AssignmentCost(ABC):
             candidates: P candidates, on the device of the predictions.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
-            at = candidates.image, candidates.anchor
-            scores = predictions.scores[at].float()
-            boxes = decode_boxes(anchors.boxes[candidates.anchor], predictions.deltas[at].float())
+            # index_select: indexing by two tensors takes three times as long on a CPU.
+            row = candidates.image * len(anchors.boxes) + candidates.anchor
+            deltas = predictions.deltas.flatten(0, 1).index_select(0, row).float()
             return self.cost(
-                scores,
+                predictions.scores.flatten(0, 1).index_select(0, row).float(),
                 predictions.probabilities,
                 targets.classes[candidates.gt],
-                boxes,
-                targets.boxes[candidates.gt],
+                decode_boxes(anchors.boxes.index_select(0, candidates.anchor), deltas),
+                targets.boxes.index_select(0, candidates.gt),
             )
 
     @abstractmethod
@@ -92,7 +92,7 @@ class PAACost(AssignmentCost):
         """See `AssignmentCost.cost`."""
         own = scores.gather(1, classes[:, None])[:, 0]
         class_cost = (
-            focal_negative(scores, probabilities, *self.focal).sum(dim=1)
+            focal_negative_sum(scores, probabilities, *self.focal)
             - focal_negative(own, probabilities, *self.focal)
             + focal_positive(own, probabilities, *self.focal)
         )

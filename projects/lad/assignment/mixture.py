@@ -46,10 +46,19 @@ class MixtureFit(NamedTuple):
 def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
     """Fits every row's mixture by expectation maximisation; each row stops by its own rule.
 
+    On a CPU in NumPy, on a GPU in PyTorch without ever waiting for it.
+
     Args:
         samples: (B, T) values, finite where present.
-        present: (B, T) bool: False marks padding. Rows without samples give any finite values.
+        present: (B, T) bool: False marks padding. Rows without samples give arbitrary finite
+            values.
     """
+    fit = fit_mixtures_numpy if samples.device.type == "cpu" else fit_mixtures_torch
+    return fit(samples, present)
+
+
+def fit_mixtures_torch(samples: Tensor, present: Tensor) -> MixtureFit:
+    """`fit_mixtures` in tensor operations, on any device."""
     x = samples.double().masked_fill(~present, 0.0)
     mask = present.double()
     count = mask.sum(dim=1).clamp(min=1)
@@ -61,7 +70,9 @@ def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
     bound = torch.full_like(count, -math.inf)
     iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     active = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(
+        MAX_ITERATIONS
+    ):  # whether any row is still active is not asked: a GPU would wait
         log_odds, density = _expect(x, means, variances, weights)
         new_bound = (density * mask).sum(dim=1) / count
         update = _maximise(x, mask, log_odds, count)
@@ -73,12 +84,53 @@ def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
         iterations += active
         active = active & ~((new_bound - bound).abs() < TOLERANCE)
         bound = new_bound
-        if (
-            x.device.type == "cpu" and not active.any()
-        ):  # a GPU is not asked: that would wait for it
-            break
     log_odds, density = _expect(x, means, variances, weights)
     return MixtureFit((log_odds >= 0) & present, density, means, variances, weights, iterations)
+
+
+def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
+    """`fit_mixtures` for the CPU, where a PyTorch operation on so few numbers is mostly overhead.
+
+    Rows leave the computation when they have converged: most do within ten iterations.
+    """
+    all_mask = present.numpy()
+    all_x = np.where(all_mask, samples.detach().numpy(), 0.0).astype(np.float64)
+    minimum = np.where(all_mask, all_x, np.inf).min(axis=1, initial=np.inf)
+    maximum = np.where(all_mask, all_x, -np.inf).max(axis=1, initial=-np.inf)
+    means = np.nan_to_num(np.stack([minimum, maximum]), posinf=0.0, neginf=0.0)  # (2, B)
+    fitted = np.stack([means, np.ones_like(means), np.full_like(means, 0.5)])
+    iterations = np.full(len(all_x), MAX_ITERATIONS)
+
+    rows, x, mask = np.arange(len(all_x)), all_x, all_mask.astype(np.float64)
+    count = np.maximum(mask.sum(axis=1), 1)
+    bound = np.full(len(x), -np.inf)
+    parameters, squared = fitted, (x - means[..., None]) ** 2
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        log_odds, density, rest = _expect_numpy(squared, parameters)
+        new_bound = np.einsum("bt,bt->b", density, mask) / count
+        high = mask / (1 + rest)  # the share of the more probable component
+        low = rest * high
+        share = np.where(np.stack([log_odds >= 0, log_odds < 0]), high, low)
+        total = share.sum(axis=2) + _WEIGHT_EPS
+        means = np.einsum("cbt,bt->cb", share, x) / total
+        squared = (x - means[..., None]) ** 2
+        variances = np.einsum("cbt,cbt->cb", share, squared) / total + REGULARISATION
+        parameters = np.stack([means, variances, total / total.sum(axis=0)])
+        done = np.abs(new_bound - bound) < TOLERANCE
+        bound = new_bound
+        if done.any():
+            fitted[..., rows[done]], iterations[rows[done]] = parameters[..., done], iteration
+            left = ~done
+            rows, x, mask, count, bound = (v[left] for v in (rows, x, mask, count, bound))
+            parameters, squared = parameters[..., left], squared[:, left]
+        if not len(rows):
+            break
+    fitted[..., rows] = parameters
+    squared = (all_x - fitted[0][..., None]) ** 2
+    log_odds, density, _ = _expect_numpy(squared, fitted)
+    tensors = [np.ascontiguousarray(v.T) for v in fitted]
+    lower = (log_odds >= 0) & all_mask
+    return MixtureFit(*map(torch.from_numpy, (lower, density, *tensors, iterations)))
 
 
 def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
@@ -132,3 +184,18 @@ def _maximise(
     squared = (x[:, None] - means[..., None]) ** 2
     variances = (share * squared).sum(dim=2) / total + REGULARISATION
     return means, variances, total / total.sum(dim=1, keepdim=True)
+
+
+def _expect_numpy(
+    squared: np.ndarray, parameters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_expect` from (2, B, T) squared distances and (3, 2, B) means, variances and weights.
+
+    The third result is exp(-|log-odds|): the less probable component's odds.
+    """
+    _, variances, weights = parameters
+    constant = np.log(weights) - 0.5 * (np.log(variances) + _LOG_2PI)
+    lower, upper = constant[..., None] - squared * (0.5 / variances)[..., None]
+    log_odds = lower - upper
+    rest = np.exp(-np.abs(log_odds))
+    return log_odds, np.maximum(lower, upper) + np.log1p(rest), rest
