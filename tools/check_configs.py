@@ -51,12 +51,15 @@ def detectors(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def short_overrides(config: DictConfig, iterations: int) -> list[str]:
-    """Returns overrides for a training of some iterations on few images without initial weights."""
+    """Returns overrides for some iterations of two images each without initial weights."""
+    batch_size = 2
+    learning_rate = config.optimizer.lr * batch_size / config.dataloader.train.total_batch_size
     overrides = [
         f"train.max_iter={iterations}",
         "train.init_checkpoint=''",
-        "dataloader.train.total_batch_size=2",
+        f"dataloader.train.total_batch_size={batch_size}",
         "dataloader.train.num_workers=0",
+        f"optimizer.lr={learning_rate:g}",
         "lr_multiplier.warmup_length=0",
     ]
     if "student" in config.model:
@@ -67,7 +70,8 @@ def short_overrides(config: DictConfig, iterations: int) -> list[str]:
 def scratch_overrides(config: DictConfig) -> list[str]:
     """Returns overrides for digit scenes and for ResNets without pre-trained weights.
 
-    These need a norm that works without statistics of pre-training, and nothing frozen.
+    These need a norm that works without statistics of pre-training, and nothing frozen; clipped
+    gradients stand in for the warm-up.
     """
     overrides = [
         "dataloader.train.dataset.names=digits_train",
@@ -78,13 +82,14 @@ def scratch_overrides(config: DictConfig) -> list[str]:
         "train.seed=0",
         "train.log_period=1",
         "train.clip_grad.enabled=true",
+        "train.clip_grad.max=5",
     ]
     for key, detector in detectors(config):
         overrides.append(f"{key}.head.num_classes=10")
         bottom_up = detector.backbone.bottom_up
         if "depth" in bottom_up and "norm" not in bottom_up:
-            overrides += [f"{key}.backbone.bottom_up.norm=GN"]
-            overrides += [f"{key}.backbone.bottom_up.freeze_at=0"]
+            overrides.append(f"{key}.backbone.bottom_up.norm=GN")
+            overrides.append(f"{key}.backbone.bottom_up.freeze_at=0")
     return overrides
 
 
@@ -145,7 +150,7 @@ def training_step(model: nn.Module, num_classes: int) -> float:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
         raise ValueError("gradients are missing or not finite")
-    return float(total)
+    return total.item()
 
 
 def train(path: str, config: DictConfig, iterations: int, folder: str) -> str:
@@ -213,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("glob", nargs="?", default=str(ROOT / "configs/*/*.py"), metavar="GLOB")
     parser.add_argument("--quick", action="store_true", help="instantiate, no training step")
     parser.add_argument(
-        "--max-params", type=float, default=120, metavar="MILLIONS", help="of a step (default 120)"
+        "--max-params", type=float, default=200, metavar="MILLIONS", help="of a step (default 200)"
     )
     parser.add_argument("--train", type=int, default=0, metavar="N", help="N iterations on digits")
     args = parser.parse_args(argv)
