@@ -1,6 +1,7 @@
 """Test-dev: images without annotations give the json file for COCO's server and no figures."""
 
 import json
+from pathlib import Path
 
 import torch
 from detectron2.config import LazyCall as L
@@ -10,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from lad.data import build_coco_evaluator, get_dataset_dicts
-from lad.engine import evaluate
+from lad.engine import evaluate, load_config
 
 
 class OneBox(nn.Module):
@@ -35,7 +36,12 @@ def image_info(coco_files, dataset_name):
     return get_dataset_dicts(dataset_name, filter_empty=False)
 
 
-def test_detectron2_registers_test_dev():
+def test_an_override_names_test_dev():
+    config = load_config(
+        str(Path(__file__).parents[2] / "configs/paa/r18_1x.py"),
+        ["dataloader.test.dataset.names=coco_2017_test-dev"],
+    )
+    assert config.dataloader.evaluator.dataset_name == "coco_2017_test-dev"
     assert "coco_2017_test-dev" in DatasetCatalog.list()
     assert "image_info_test-dev2017" in MetadataCatalog.get("coco_2017_test-dev").json_file
 
