@@ -1,0 +1,116 @@
+"""The benchmark's logic on tiny sizes; what is fast is not tested."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import benchmark
+from benchmarks import assignment, evaluation, loader, measure
+from benchmarks.measure import Report, interleaved, peak_memory
+
+TOOL = Path(__file__).parents[1] / "tools/benchmark.py"
+
+
+def test_assignment_reports_targets_json_and_plot(tmp_path):
+    command = [
+        *(sys.executable, str(TOOL), "assignment", "--size", "96x128", "--objects", "1,7"),
+        *("--repeats", "1", "--threads", "1"),
+        *("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [x for x in result.stdout.splitlines() if x.startswith("target ")]
+    assert len(lines) == 1, result.stdout + result.stderr
+    assert lines[0].startswith("target assignment-speedup-7: measured ")
+    assert result.returncode == int(lines[0].endswith(", short"))
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["mode"] == "assignment" and content["threads"] == 1
+    assert content["targets"][0]["wanted"] == ">= 8"
+    assert all(value > 0 for value in content["figures"].values())
+    assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["assignment", "--size", "800"], "'800' is not height x width, such as 800x1344"),
+        (["assignment", "--objects", "7,0"], "'7,0' is not a list of numbers"),
+        (["loader", "--data", "voc"], "invalid choice: 'voc'"),
+        (["training"], "invalid choice: 'training'"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main()
+    assert stop.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_short_target_makes_the_status_1(tmp_path, capsys):
+    report = Report("step")
+    report.at_least("fast", 3.0, 2)
+    report.at_most("small", 1.0, 1.0)
+    assert report.finish(None) == 0
+    report.at_most("tight", 1.2, 1.1)
+    assert report.finish(tmp_path / "out.json") == 1
+    assert "target tight: measured 1.2, wanted <= 1.1, short" in capsys.readouterr().out
+    assert [x["ok"] for x in json.loads((tmp_path / "out.json").read_text())["targets"]] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_variants_take_turns_and_the_median_counts(monkeypatch):
+    clock = iter([0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 100, 0, 6])  # two warm-ups, then start and end
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    calls = []
+    variants = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    assert interleaved(variants, repeats=3) == {"a": 3, "b": 4}
+    assert calls == ["a", "b"] * 4
+
+
+def test_peak_memory_is_the_most_held_at_once():
+    def call():
+        first = torch.ones(1 << 20)
+        del first
+        kept = [torch.ones(1 << 20), torch.ones(1 << 20)]
+        del kept
+
+    assert peak_memory(call) == pytest.approx(2 * 4 * (1 << 20), rel=0.05)
+
+
+def test_labels_that_differ_stop_the_run():
+    labels = torch.zeros(1, 4)
+    same = assignment.Assignment(labels, labels)
+    assignment.check_labels(same, same, 7)
+    with pytest.raises(RuntimeError, match="4 labels differ between the two ways at 7 objects"):
+        assignment.check_labels(same, assignment.Assignment(labels + 1, labels), 7)
+
+
+def test_both_evaluations_agree_on_the_synthetic_detections():
+    report = Report("evaluation")
+    evaluation.run(SimpleNamespace(images=20, repeats=1), report)
+    speedup, numbers = report.targets
+    assert speedup["name"] == "evaluation-speedup" and speedup["measured"] > 0
+    assert numbers["name"] == "evaluation-12-numbers" and numbers["ok"]
+
+
+def test_synthetic_detections_are_a_hundred_an_image():
+    rng = np.random.default_rng(0)
+    truth = evaluation.make_ground_truth(3, rng)
+    detections = evaluation.make_detections(truth, rng)
+    assert [x["image_id"] for x in detections] == [1] * 100 + [2] * 100 + [3] * 100
+    assert {x["image_id"] for x in truth["annotations"]} == {1, 2, 3}
+
+
+def test_photos_are_jpegs_of_the_stated_size(tmp_path):
+    records = loader.write_photos(tmp_path)
+    assert len(records) == loader.FILES
+    with loader.Image.open(records[0]["file_name"]) as image:
+        assert (image.height, image.width) == loader.PHOTO == (480, 640)
