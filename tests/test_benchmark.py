@@ -67,12 +67,21 @@ def test_a_short_target_makes_the_status_1(tmp_path, capsys):
 
 
 def test_variants_take_turns_and_the_median_counts(monkeypatch):
-    clock = iter([0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 100, 0, 6])  # two warm-ups, then start and end
+    clock = iter([0, 9, 0, 9, 0, 1, 0, 2, 0, 3, 0, 4, 0, 100, 0, 6])  # start, end; start, end ...
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     calls = []
     variants = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    assert interleaved(variants, repeats=3) == {"a": 3, "b": 4}
+    assert interleaved(variants, repeats=3) == {"a": 3, "b": 4}  # 9 and 9 warmed up
     assert calls == ["a", "b"] * 4
+
+
+def test_quick_variants_are_called_until_their_turn_is_over(monkeypatch):
+    clock = iter([0, 1, 0, 1, 0, 1, 0, 5])
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    calls = []
+    variants = {"quick": lambda: calls.append("quick"), "slow": lambda: calls.append("slow")}
+    assert interleaved(variants, repeats=1, warmup=0, turn=3) == {"quick": 1, "slow": 5}
+    assert calls == ["quick"] * 3 + ["slow"]
 
 
 def test_peak_memory_is_the_most_held_at_once():

@@ -7,6 +7,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from lad.boxes import (
     AnchorGenerator,
+    boxes_on,
     clip_boxes,
     decode_boxes,
     encode_boxes,
@@ -35,6 +36,13 @@ def test_anchor_of_one_cell():
 def test_bad_anchor_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="positive strides and scale"):
         AnchorGenerator(**arguments)
+
+
+def test_anchors_on_another_device_are_laid_anew():
+    anchors = AnchorGenerator(strides=(8, 16))([(3, 4), (2, 2)])
+    assert boxes_on(anchors, "cpu") is anchors.boxes
+    elsewhere = anchors._replace(boxes=anchors.boxes.to("meta"))  # from there nothing can be copied
+    assert torch.equal(boxes_on(elsewhere, "cpu"), anchors.boxes)
 
 
 def test_number_of_levels_must_match():

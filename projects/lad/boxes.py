@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,18 +49,29 @@ class AnchorGenerator:
             )
         key = (tuple(tuple(s) for s in shapes), str(device))
         if self._cache is None or self._cache[0] != key:
-            self._cache = (key, self._generate(key[0], device))
+            boxes = _grid(key[0], self.strides, self.sizes).to(device)
+            self._cache = (key, Anchors(boxes, key[0], self.strides, self.sizes))
         return self._cache[1]
 
-    def _generate(self, shapes: tuple, device: torch.device | str) -> Anchors:
-        boxes = []
-        for (height, width), stride, size in zip(shapes, self.strides, self.sizes, strict=True):
-            y = torch.arange(height, dtype=torch.float32) * stride
-            x = torch.arange(width, dtype=torch.float32) * stride
-            y, x = torch.meshgrid(y, x, indexing="ij")
-            centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 4)
-            boxes.append(centre + size / 2 * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
-        return Anchors(torch.cat(boxes).to(device), shapes, self.strides, self.sizes)
+
+@lru_cache(maxsize=16)
+def _grid(shapes: tuple, strides: tuple, sizes: tuple) -> Tensor:
+    """The (R, 4) anchors of a grid, on the CPU."""
+    boxes = []
+    for (height, width), stride, size in zip(shapes, strides, sizes, strict=True):
+        y = torch.arange(height, dtype=torch.float32) * stride
+        x = torch.arange(width, dtype=torch.float32) * stride
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 4)
+        boxes.append(centre + size / 2 * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    return torch.cat(boxes)
+
+
+def boxes_on(anchors: Anchors, device: torch.device | str) -> Tensor:
+    """Returns the (R, 4) anchors on a device; a GPU that holds them is not waited for."""
+    if anchors.boxes.device == torch.device(device):
+        return anchors.boxes
+    return _grid(anchors.shapes, anchors.strides, anchors.sizes).to(device, non_blocking=True)
 
 
 def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from helpers import make_anchors, make_predictions, make_targets, random_boxes
 from lad.assignment import mixture
 from lad.assignment.assigners import PAAAssigner, cheapest_per_level
 from lad.assignment.costs import PAACost
-from lad.structures import Candidates
+from lad.structures import Candidates, DensePredictions
 
 ANCHORS = make_anchors()
 PACKAGE = Path(mixture.__file__).parents[1]
@@ -163,6 +164,32 @@ def test_number_of_operations_does_not_depend_on_the_number_of_objects(monkeypat
             paa.assign(cost, candidates, ANCHORS, targets)
         numbers.append((operations.number, lines.number))
     assert numbers[0] == numbers[1] and min(numbers[0]) > 50
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_waited_for_once():
+    targets = make_targets([random_boxes(9, 96, 128)])
+    predictions = make_predictions(1, ANCHORS).detach()
+    expected = None
+    for device in ("cpu", "cuda"):
+        anchors = ANCHORS._replace(boxes=ANCHORS.boxes.to(device))
+        moved = DensePredictions(
+            *(x.to(device) if isinstance(x, torch.Tensor) else x for x in predictions)
+        )
+        paa = assigner()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            candidates = paa.candidates(anchors, targets).to(device)
+            on_device = targets.to(device)
+            cost = paa.cost(moved, anchors, on_device, candidates)
+            labels = paa.assign(cost, candidates, anchors, on_device).labels
+        torch.cuda.set_sync_debug_mode("default")
+        waits = [x for x in caught if "synchronizing" in str(x.message)]
+        assert len(waits) == (device == "cuda")
+        expected = labels if expected is None else expected
+        assert torch.equal(labels.cpu(), expected)
 
 
 @pytest.mark.parametrize(

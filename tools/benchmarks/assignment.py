@@ -19,6 +19,7 @@ from lad.assignment.mixture import MixtureFit
 from lad.structures import Anchors, Assignment, DensePredictions, Targets
 
 IMAGES = 2
+TURN = 0.05  # seconds
 SPEEDUPS = {7: 8.0, 20: 15.0, 60: 30.0}  # wanted at so many objects an image
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         check_labels(assign(batched, *scene), assign(looped, *scene), count)
         variants[count, "batched"] = partial(assign, batched, *scene)
         variants[count, "looped"] = partial(assign, looped, *scene)
-    seconds = interleaved(variants, repeats=args.repeats or 15, device=args.device)
+    seconds = interleaved(variants, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for (count, name), value in seconds.items():
         report.figure(f"{name}, {count} objects an image", value * 1e3, "ms")
     for count, speedup in SPEEDUPS.items():
@@ -160,7 +161,7 @@ def report_steps(
         "mixture": partial(assigner.separate, cost, chosen),
         "labels": partial(label_anchors, positive, chosen, candidates, anchors, targets, 80),
     }
-    seconds = interleaved(steps, repeats=args.repeats or 15, warmup=3, device=args.device)
+    seconds = interleaved(steps, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for name, value in seconds.items():
         report.figure(f"  {name}, {count} objects an image", value * 1e3, "ms")
 

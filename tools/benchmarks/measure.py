@@ -17,29 +17,44 @@ import torch
 
 
 def interleaved(
-    variants: dict[str, Callable[[], Any]], *, repeats: int, warmup: int = 1, device: str = "cpu"
-) -> dict[str, float]:
+    variants: dict[Any, Callable[[], Any]],
+    *,
+    repeats: int,
+    warmup: int = 1,
+    turn: float = 0.0,
+    device: str = "cpu",
+) -> dict[Any, float]:
     """Times variants in turn, so that what else the machine does falls on all of them alike.
 
     Args:
         variants: by name.
-        repeats: timed calls of each.
-        warmup: calls of each before.
+        repeats: timed turns of each.
+        warmup: turns of each before.
+        turn: seconds. A quick variant is called again until its turn has lasted so long: a single
+            call between slow ones would find what they left in the caches, not its own data.
         device: "cuda" waits for the GPU before the clock is read.
 
     Returns:
         The median of each in seconds.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(warmup + repeats):
+    seconds: dict[Any, list[float]] = {name: [] for name in variants}
+    for number in range(warmup + repeats):
         for name, call in variants.items():
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+            calls = _timed_calls(call, turn, device)
+            if number >= warmup:
+                seconds[name] += calls
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _timed_calls(call: Callable[[], Any], turn: float, device: str) -> list[float]:
+    seconds: list[float] = []
+    while not seconds or sum(seconds) < turn:
+        _wait(device)
+        start = time.perf_counter()
+        call()
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def _wait(device: str) -> None:

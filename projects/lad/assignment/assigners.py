@@ -114,18 +114,20 @@ class PAAAssigner(LabelAssigner):
         present = chosen >= 0
         if not len(cost):
             return present
-        samples = cost[chosen.clamp(min=0)]
-        diverged = present & samples.isinf()
-        fit = self.fit(samples.masked_fill(diverged, 0.0), present)
+        # The one place where a GPU is waited for. Its part would be thousands of launches on a few
+        # thousand numbers; NumPy needs a millisecond.
+        samples = cost[chosen.clamp(min=0)].masked_fill(~present, math.inf).cpu()
+        present, diverged = samples < math.inf, samples == -math.inf
+        fit = self.fit(samples.masked_fill(samples.isinf(), 0.0), present)
         if self.separation == "mean":
             positive = fit.lower & (samples <= fit.means[:, :1])
         else:
             peak = fit.density.masked_fill(~fit.lower, -math.inf).argmax(dim=1, keepdim=True)
-            rank = torch.arange(samples.shape[1], device=samples.device)
+            rank = torch.arange(samples.shape[1])
             positive = fit.lower & (rank <= peak)
         if not self.single_candidate_positive:
             positive &= present.sum(dim=1, keepdim=True) > 1
-        return positive | diverged
+        return (positive | diverged).to(cost.device, non_blocking=True)
 
 
 def cheapest_per_level(

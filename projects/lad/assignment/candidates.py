@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lad.boxes import paired_iou
+from lad.boxes import boxes_on, paired_iou
 from lad.structures import Anchors, Candidates, Targets
 
 # Windows are a hair larger than needed; the IoU itself decides.
@@ -30,7 +30,7 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
         targets: G objects in N images.
         min_iou: below this IoU an anchor is background, unless it is an object's best.
     """
-    boxes = anchors.boxes.to(targets.boxes.device)
+    boxes = boxes_on(anchors, targets.boxes.device)
     first, last = _windows(anchors, targets, min_iou)
     pair_gt, pair_level, pair_anchor = _window_pairs(anchors, first, last)
     # index_select: indexing by a tensor takes three times as long on a CPU.
@@ -85,7 +85,7 @@ def centre_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0
 
 def anchor_centres(anchors: Anchors, index: Tensor) -> Tensor:
     """Returns the (P, 2) float64 centres of the anchors with (P,) indices."""
-    boxes = anchors.boxes.to(index.device)[index].double()
+    boxes = boxes_on(anchors, index.device)[index].double()
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
