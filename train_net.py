@@ -5,13 +5,14 @@ Examples:
     python train_net.py --config-file configs/paa/r50_1x.py --num-gpus 8 train.amp.enabled=True
     torchrun --nproc_per_node 2 train_net.py --config-file configs/digits/paa.py
     python train_net.py --config-file configs/digits/paa.py --eval-only \
-        train.init_checkpoint=output/model_final.pth
+        train.init_checkpoint=output/digits/paa/model_final.pth
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import instantiate
 from detectron2.engine import default_argument_parser, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -36,9 +36,13 @@ from lad.engine import (
     EMAHook,
     IterationSeed,
     Trainer,
+    build,
     build_optimizer,
+    check_classes,
     check_run,
+    dataset_names,
     evaluate,
+    evaluated_part,
     gradient_clipper,
     last_checkpoint,
     load_config,
@@ -53,23 +57,29 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
     folder = cfg.train.output_dir
     with user_errors():
         path = (resume and last_checkpoint(folder)) or cfg.train.init_checkpoint
-        load_weights(model, path)
-        loader = instantiate(cfg.dataloader.test)
+        load_weights(model, path, complete=evaluated_part(model))
+        loader = build(cfg, "dataloader.test")
+        build(cfg, "dataloader.evaluator")
+        check_classes(model, dataset_names(cfg, "test"))
     results = evaluate(model, loader, cfg.dataloader.evaluator)
     if comm.is_main_process():
         with open(os.path.join(folder, "inference", "results.json"), "w") as file:
-            json.dump(flatten_results_dict(results), file, indent=2)
+            figures = flatten_results_dict(results)
+            # JSON knows no nan: what cannot be told, such as AP without detections, is null.
+            json.dump(
+                {k: v if math.isfinite(v) else None for k, v in figures.items()}, file, indent=2
+            )
     return results
 
 
 def do_train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
     """Trains from the initial weights, or from the last checkpoint with ``resume``."""
     with user_errors():
-        resume = resume and last_checkpoint(cfg.train.output_dir) != ""
-        load_initial_weights(model, cfg.train.init_checkpoint, resumed=resume)
+        resume_from = last_checkpoint(cfg.train.output_dir) if resume else ""
+        load_initial_weights(model, cfg.train.init_checkpoint, resume_from=resume_from)
         trainer, checkpointer = build_trainer(cfg, model)
     start_iter = 0
-    if resume:
+    if resume_from:
         # The checkpoint holds the last iteration that was done.
         checkpointer.resume_or_load("", resume=True)
         start_iter = trainer.iter + 1
@@ -82,7 +92,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, Detection
     ddp_model = compat.create_ddp_model(model, device=resolve_device(train.device), **train.ddp)
     trainer = Trainer(
         ddp_model,
-        instantiate(cfg.dataloader.train),
+        build(cfg, "dataloader.train"),
         build_optimizer(cfg.optimizer, model),
         accumulate=train.accumulate,
         amp_dtype=train.amp.dtype if train.amp.enabled else None,
@@ -92,15 +102,22 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, Detection
             else None
         ),
     )
+    check_classes(model, dataset_names(cfg, "train"))
+    further_hooks = [build(cfg, f"train.hooks.{i}") for i in range(len(train.hooks))]
+    for hook in further_hooks:
+        if not isinstance(hook, hooks.HookBase):
+            raise ValueError(f"train.hooks={train.hooks}: {hook} is no hook")
+        if hasattr(hook, "check"):
+            hook.check(model)
     checkpointer = DetectionCheckpointer(model, train.output_dir, trainer=trainer)
     ema = EMAHook(model, train.ema.decay) if train.ema.enabled else None
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             IterationSeed(train.seed),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.LRScheduler(scheduler=build(cfg, "lr_multiplier")),
             ema,
-            *[instantiate(hook) for hook in train.hooks],
+            *further_hooks,
             *saving_hooks(cfg, checkpointer, model if ema is None else ema.model),
         ]
     )
@@ -116,7 +133,9 @@ def saving_hooks(
     test = None
     if "evaluator" in cfg.dataloader:
         # Built now, so that missing data is found before the training.
-        loader = instantiate(cfg.dataloader.test)
+        loader = build(cfg, "dataloader.test")
+        build(cfg, "dataloader.evaluator")
+        check_classes(evaluated, dataset_names(cfg, "test"))
         test = hooks.EvalHook(
             train.eval_period, partial(evaluate, evaluated, loader, cfg.dataloader.evaluator)
         )
@@ -153,7 +172,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> None:
     """Trains or evaluates, in each process."""
     with user_errors():
         set_up(cfg, args)
-        model = instantiate(cfg.model).to(resolve_device(cfg.train.device))
+        model = build(cfg, "model").to(resolve_device(cfg.train.device))
     (do_eval if args.eval_only else do_train)(cfg, model, resume=args.resume)
 
 

@@ -44,7 +44,7 @@ def train(name: str) -> dict:
     if comm.get_world_size() > 1:
         wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01)
-    losses, roles = [], []
+    losses, roles, indicators = [], [], []
     for batch in BATCHES:
         share = batch[comm.get_rank() :: comm.get_world_size()]
         values = wrapped(share)
@@ -57,7 +57,13 @@ def train(name: str) -> dict:
         losses.append(stacked / comm.get_world_size())
         if getattr(model, "switch", None) is not None:
             roles.append(bool(model.switch.student_taught))
-    return {"losses": torch.stack(losses), "roles": roles, "weights": dict(model.state_dict())}
+            indicators.append(torch.stack(model.switch.record[:2]))
+    return {
+        "losses": torch.stack(losses),
+        "roles": roles,
+        "indicators": indicators,
+        "weights": dict(model.state_dict()),
+    }
 
 
 def main(output: str) -> None:

@@ -90,7 +90,7 @@ def test_colad_killed_and_resumed_equals_the_whole_run(finished, tmp_path):
 def test_exported_network_detects_the_same_with_the_plain_config(finished, tmp_path, network):
     exported = tmp_path / f"{network}.pth"
     export_network(str(finished / "model_final.pth"), network, str(exported))
-    overrides = [f"train.init_checkpoint={exported}", "dataloader.test.mapper.is_train=false"]
+    overrides = [f"train.init_checkpoint={exported}"]
     width = {"student": 8, "teacher": 16}[network]
     overrides += [f"model.backbone.bottom_up.width={width}"]
     folder = run(PLAIN, tmp_path / "plain", *overrides, flags=["--eval-only"])
@@ -146,10 +146,28 @@ def test_lad_learns_from_an_exported_teacher_and_leaves_it_alone(finished, tmp_p
             "anchor",
         ),
         (["model.student.anchor_generator.scale=8"], "equal anchors"),
+        (["train.init_checkpoint={teacher}"], "none of its weights fits"),
+        (
+            [
+                "train.init_checkpoint={whole}",
+                "model.student.head.num_classes=4",
+                "model.teacher.head.num_classes=4",
+            ],
+            "another number of classes",
+        ),
+        (
+            [
+                "model.teacher_checkpoint=''",
+                "model.student.head.num_classes=4",
+                "model.teacher.head.num_classes=4",
+            ],
+            "dataset 'tiny_digits_train' has 10 classes, the model 4",
+        ),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_one_line(finished, tmp_path, capsys, overrides, message):
-    files = {"teacher": tmp_path / "teacher.pth", "other": tmp_path / "other.pth"}
+    files = {name: tmp_path / f"{name}.pth" for name in ("teacher", "other")}
+    files["whole"] = finished / "model_final.pth"
     export_network(str(finished / "model_final.pth"), "teacher", str(files["teacher"]))
     torch.save({"model": {"something.else": torch.zeros(3)}}, files["other"])
     with pytest.raises(SystemExit) as exit_:

@@ -36,6 +36,9 @@ def test_ranks_agree_with_each_other_and_with_one_process(name, ranks):
         assert torch.equal(value, second["weights"][key]), key
     alone = train(name)
     assert first["roles"] == alone["roles"]
+    torch.testing.assert_close(
+        first["indicators"], alone["indicators"], rtol=1e-4, atol=1e-6, equal_nan=True
+    )
     torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-5, atol=1e-6)
     for key, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][key], value, rtol=1e-4, atol=1e-5)

@@ -33,11 +33,14 @@ def test_row_sums_are_the_sums_of_the_rows(probabilities, monkeypatch):
     monkeypatch.setattr(focal, "_ROWS", 3)  # in more than one piece
     logits = LOGITS[:40].reshape(8, 5)
     scores = logits.sigmoid() if probabilities else logits.clone()
-    for gamma in (2.0, 1.5):
+    for gamma in (2.0, 1.5, 0.0):
         expected = focal_negative(scores, probabilities, 0.25, gamma).sum(dim=1)
         sums = focal_negative_sum(scores, probabilities, 0.25, gamma)
         torch.testing.assert_close(sums, expected)
     assert torch.equal(scores, logits.sigmoid() if probabilities else logits), "left as they were"
+    scores[1, 2] = 200.0 if not probabilities else 1.0  # beyond what exp can hold
+    expected = focal_negative(scores, probabilities, 0.25, 2.0).sum(dim=1)
+    torch.testing.assert_close(focal_negative_sum(scores, probabilities, 0.25, 2.0), expected)
     assert focal_negative_sum(scores[:0], probabilities, 0.25, 2.0).shape == (0,)
 
 

@@ -31,10 +31,10 @@ def main() -> int:
         parser.error(f"{args.output} exists: remove it or choose another name")
     try:
         conversion = convert(read_weights(args.input, trusted=args.unsafe))
-    except (OSError, ValueError) as error:
+        os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+        torch.save({"model": conversion.weights}, args.output)
+    except (OSError, RuntimeError, ValueError) as error:
         parser.error(f"{args.input}: {error}")
-    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-    torch.save({"model": conversion.weights}, args.output)
     print(f"{args.input}: {conversion.origin}")
     print(f"{args.output}: {len(conversion.weights)} weights")
     if conversion.unused:

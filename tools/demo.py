@@ -37,7 +37,7 @@ def train(name: str, progress: tqdm) -> None:
     progress.set_description(f"{name:8}")
     start = progress.n
     iterations = LazyConfig.load(str(config_file(name))).train.max_iter
-    if not (folder / "model_final.pth").is_file():
+    if not is_evaluated(folder, iterations):
         command = [sys.executable, str(ROOT / "train_net.py"), "--resume"]
         command += ["--config-file", str(config_file(name)), f"train.output_dir={folder}"]
         if name == "lad":
@@ -56,6 +56,13 @@ def train(name: str, progress: tqdm) -> None:
             tail = "\n".join(log.read_text().splitlines()[-5:])
             sys.exit(f"demo: training {name} stopped with status {process.returncode}:\n{tail}")
     progress.update(start + iterations - progress.n)
+
+
+def is_evaluated(folder: Path, iterations: int) -> bool:
+    """Returns whether a run has been trained and evaluated to the end."""
+    metrics = folder / "metrics.json"
+    evaluated = series(read_metrics(metrics), "bbox/AP")[0] if metrics.is_file() else []
+    return bool(evaluated) and evaluated[-1] >= iterations
 
 
 def iterations_done(folder: Path) -> int:

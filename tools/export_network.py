@@ -23,7 +23,7 @@ def main() -> int:
         parser.error(f"{args.output} exists: remove it or choose another name")
     try:
         count = export_network(args.checkpoint, args.network, args.output)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         parser.error(f"{args.checkpoint}: {error}")
     print(f"{args.output}: {count} weights of the {args.network}")
     return 0

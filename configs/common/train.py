@@ -2,7 +2,7 @@
 
 train = dict(
     output_dir="output",
-    # Initial weights of the model or its ResNet: ours, Detectron2's or torchvision's.
+    # Initial weights of the model or its backbone: see docs/checkpoints.md.
     init_checkpoint="",
     max_iter=90_000,
     # Batches per step, for fewer GPUs: divide total_batch_size by it.

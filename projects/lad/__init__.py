@@ -1,3 +1,3 @@
-"""Label assignment distillation (LAD, CoLAD, SoLAD) and label-guided self-distillation (LGD)."""
+"""Label assignment distillation (LAD, CoLAD, SoLAD) for dense detectors."""
 
 __version__ = "0.1.0"

@@ -120,21 +120,21 @@ def paired_giou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     hull = torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(
         boxes[..., :2], others[..., :2]
     )
-    hull = _area(hull.clamp(min=0)).clamp(min=eps)
+    hull = (hull[..., 0].clamp(min=0) * hull[..., 1].clamp(min=0)).clamp(min=eps)
     return iou - (hull - union) / hull
 
 
 def _overlap(boxes: Tensor, others: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """IoU and union area of paired boxes."""
-    lower = torch.maximum(boxes[..., :2], others[..., :2])
-    upper = torch.minimum(boxes[..., 2:], others[..., 2:])
-    intersection = _area((upper - lower).clamp(min=0))
-    area = _area(boxes[..., 2:] - boxes[..., :2])
-    other_area = _area(others[..., 2:] - others[..., :2])
+    """IoU and union area of paired boxes.
+
+    Coordinate by coordinate: operations over a last dimension of two are several times slower.
+    """
+    left, top, right, bottom = boxes.unbind(dim=-1)
+    other_left, other_top, other_right, other_bottom = others.unbind(dim=-1)
+    width = torch.minimum(right, other_right) - torch.maximum(left, other_left)
+    height = torch.minimum(bottom, other_bottom) - torch.maximum(top, other_top)
+    intersection = width.clamp(min=0) * height.clamp(min=0)
+    area = (right - left) * (bottom - top)
+    other_area = (other_right - other_left) * (other_bottom - other_top)
     union = (area + other_area - intersection).clamp(min=eps)
     return intersection / union, union
-
-
-def _area(size: Tensor) -> Tensor:
-    """Width x height; ten times as fast as ``prod`` over so short a dimension."""
-    return size[..., 0] * size[..., 1]

@@ -7,11 +7,13 @@ one-hot targets of the size of the predictions.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROWS = 8192  # that `focal_negative_sum` takes at a time
+_ROWS = 512  # that are summed at a time in NumPy: their intermediate results stay in the cache
+_MAX_LOGIT = 80.0  # float32 holds exp(logit) below
 
 
 def focal_negative(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
@@ -24,14 +26,19 @@ def focal_negative(scores: Tensor, probabilities: bool, alpha: float, gamma: flo
         gamma: focusing exponent.
     """
     probability = scores if probabilities else scores.sigmoid()
-    return (1 - alpha) * probability**gamma * _negative_entropy(scores, probabilities)
+    entropy = (
+        F.binary_cross_entropy(scores, scores.new_zeros(()).expand_as(scores), reduction="none")
+        if probabilities
+        else F.softplus(scores)
+    )
+    return (1 - alpha) * probability**gamma * entropy
 
 
 def focal_negative_sum(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
     """Row sums of `focal_negative`, outside the autograd graph.
 
-    A few thousand rows at a time and in place: on a CPU large intermediate results cost more than
-    the arithmetic.
+    Logits on a CPU are summed in NumPy, some rows at a time: large intermediate results and
+    ``softplus`` would take most of the time of an assignment cost.
 
     Args:
         scores: (P, K) logits or probabilities.
@@ -42,12 +49,25 @@ def focal_negative_sum(scores: Tensor, probabilities: bool, alpha: float, gamma:
     Returns:
         (P,) sums.
     """
-    sums = []
-    for rows in scores.detach().split(_ROWS):
-        probability = rows if probabilities else rows.sigmoid()
-        entropy = _negative_entropy(rows, probabilities)
-        sums.append(entropy.mul_(probability**gamma).sum(dim=1))
-    return torch.cat(sums).mul_(1 - alpha)
+    scores = scores.detach()
+    in_numpy = scores.device.type == "cpu" and not probabilities and scores.numel() > 0
+    if in_numpy and scores.amax() < _MAX_LOGIT:
+        return (1 - alpha) * torch.from_numpy(_negative_sum_numpy(scores.numpy(), gamma))
+    return focal_negative(scores, probabilities, alpha, gamma).sum(dim=1)
+
+
+def _negative_sum_numpy(logits: np.ndarray, gamma: float) -> np.ndarray:
+    """Row sums of p^gamma log(1 + odds)."""
+    sums = np.empty(len(logits), dtype=logits.dtype)
+    for start in range(0, len(logits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        odds = np.exp(logits[rows])
+        total = 1 + odds
+        odds /= total  # the probability
+        odds **= gamma
+        np.log(total, out=total)
+        np.einsum("pk,pk->p", odds, total, out=sums[rows])
+    return sums
 
 
 def focal_positive(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
@@ -58,10 +78,3 @@ def focal_positive(scores: Tensor, probabilities: bool, alpha: float, gamma: flo
         scores, scores.new_ones(()).expand_as(scores), reduction="none"
     )
     return alpha * (1 - scores) ** gamma * entropy
-
-
-def _negative_entropy(scores: Tensor, probabilities: bool) -> Tensor:
-    """Cross-entropy of scores whose target is 0, elementwise."""
-    if not probabilities:
-        return F.softplus(scores)
-    return F.binary_cross_entropy(scores, scores.new_zeros(()).expand_as(scores), reduction="none")

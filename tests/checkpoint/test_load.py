@@ -266,5 +266,57 @@ def test_resumed_training_loads_only_what_checkpoints_leave_out(tmp_path, save_t
     teacher = Detector()
     file = save({"model": teacher.state_dict()}, tmp_path / "teacher.pth")
     model = Pair(student="not looked at", teacher=file, save_teacher=save_teacher)
-    load_initial_weights(model, "not looked at", resumed=True)
+    resumed = save({"model": model.state_dict(), "trainer": {}}, tmp_path / "model_0000009.pth")
+    load_initial_weights(model, "not looked at", resume_from=resumed)
     assert same(model.teacher.state_dict(), teacher.state_dict()) != save_teacher
+
+
+def test_resumed_training_needs_the_weights_that_its_checkpoint_lacks(tmp_path):
+    model = Pair(save_teacher=False)
+    content = {"model": model.state_dict(), "trainer": {}}
+    with pytest.raises(ValueError, match="--resume=.* frozen teacher .*set model.teacher_checkpoi"):
+        load_initial_weights(model, "", resume_from=save(content, tmp_path / "model.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no checkpoint", "is no checkpoint, or is damaged"),
+        (b"", "is no checkpoint, or is damaged"),
+        ({"model": {}}, "holds weights, but not the state of a training"),
+    ],
+)
+def test_training_cannot_be_resumed_from_anything(tmp_path, content, message):
+    file = tmp_path / "model.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        save(content, file)
+    with pytest.raises(ValueError, match=message):
+        load_initial_weights(Pair(), "", resume_from=str(file))
+
+
+def test_whole_checkpoint_gives_the_teacher_too_or_is_refused(tmp_path):
+    whole = Pair()
+    file = save({"model": whole.state_dict()}, tmp_path / "whole.pth")
+    model = Pair(save_teacher=False)
+    load_initial_weights(model, file)
+    assert same(model.teacher.state_dict(), whole.teacher.state_dict())
+    half = save({"model": Pair(save_teacher=False).state_dict()}, tmp_path / "half.pth")
+    with pytest.raises(ValueError, match="frozen teacher .*: set model.teacher_checkpoint"):
+        load_initial_weights(Pair(), half)
+
+
+def test_random_teacher_is_told(caplog):
+    load_initial_weights(Pair(), "")
+    assert "The frozen teacher has random weights" in caplog.text
+
+
+def test_one_network_alone_can_be_demanded(tmp_path):
+    student = Pair(save_teacher=False)
+    file = save({"model": student.state_dict()}, tmp_path / "student.pth")
+    model = Pair()
+    load_weights(model, file, complete="student")
+    assert same(model.student.state_dict(), student.student.state_dict())
+    with pytest.raises(ValueError, match=r"lacks .* teacher\."):
+        load_weights(model, file, complete="teacher")

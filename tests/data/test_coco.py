@@ -123,7 +123,7 @@ def test_wrong_entries_are_named(coco_files, dataset_name, replaced, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not a json file"), ("{}", "has no 'images'")]
+    ("text", "message"), [("{", "is not a json file"), ("{}", "has no list 'images'")]
 )
 def test_wrong_files_are_named(dataset_name, tmp_path, text, message):
     json_file = tmp_path / "broken.json"

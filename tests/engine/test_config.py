@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from lad.engine import load_config, user_errors
+from lad.engine import build, build_optimizer, load_config, user_errors
 from toy_training import PairModel, ToyModel
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -83,6 +83,9 @@ def test_unknown_key_names_the_nearest(override, nearest):
     [
         ("train.max_iter=ten", "train.max_iter=ten: expected a value like 6"),
         ("train.amp=true", r"train.amp is a section; set train.amp.KEY, KEY one of enabled, dtype"),
+        ("train.amp=null", "train.amp is a section"),
+        ("model=null", "model is a section"),
+        ("model=foo", "model is a section"),
         ("train.max_iter.x=1", "train.max_iter is a value, not a section"),
         ("train.max_iter", "write path.key=value"),
         ("train.max_iter=[1", "write path.key=value"),
@@ -140,6 +143,16 @@ def test_missing_file_and_sections(tmp_path):
         load_config("nowhere.py")
     file = tmp_path / "half.py"
     file.write_text("model = dict()\ntrain = dict()\n")
+    for name, text, reason in (
+        ("broken.yaml", "a: [1", "cannot be loaded: "),
+        ("broken.py", "model = (", "cannot be loaded: SyntaxError"),
+        ("import.py", "import nowhere_at_all", "cannot be loaded: ModuleNotFoundError"),
+        ("empty.yaml", "", "it is empty|cannot be loaded"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: .*{reason}") as error:
+            load_config(str(tmp_path / name))
+        assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="half.py: it defines no dataloader, optimizer, lr_mult"):
         load_config(str(file))
 
@@ -155,3 +168,19 @@ def test_user_errors_are_one_line_and_exit_code_2(error, capsys):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(TypeError), user_errors():
         raise TypeError("a bug")
+
+
+def test_what_cannot_be_built_names_its_section():
+    assert isinstance(build(load(), "model"), ToyModel)
+    for override, message in (
+        ("model.channels=2.5", "^model cannot be built from these values: TypeError: "),
+        ("model._target_=foo.bar", "^model cannot be built from these values: "),
+        ("optimizer.lr=-1", "Invalid learning rate"),
+    ):
+        config = load(override)
+        with pytest.raises(ValueError, match=message) as error:
+            if "optimizer" in override:
+                build_optimizer(config.optimizer, ToyModel())
+            else:
+                build(config, "model")
+        assert "\n" not in str(error.value)

@@ -110,6 +110,11 @@ def test_best_checkpoint_holds_the_weights_of_the_highest_metric(tmp_path, metri
     assert not (tmp_path / "last_checkpoint").exists()
 
 
+def test_damaged_best_checkpoint_is_replaced(tmp_path):
+    (tmp_path / "model_best.pth").write_bytes(b"cut off")
+    assert read(run_best(tmp_path, [5]))["metrics"] == {"toy/AP": 5}
+
+
 def test_best_checkpoint_survives_a_resume_with_worse_metrics(tmp_path):
     run_best(tmp_path, [5])
     assert read(run_best(tmp_path, [None, 4], start=1, max_iter=2))["metrics"] == {"toy/AP": 5}

@@ -106,8 +106,9 @@ def test_bad_options_are_refused(options, message):
         RoleSwitchHook(output_dir="x", **options)
 
 
-def test_a_model_without_a_switch_is_refused(tmp_path):
-    trainer = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
-    trainer.model.switch = None
+def test_a_model_without_a_switch_is_refused():
+    model = make_trainer(RoleSwitchHook(output_dir="x")).model
+    RoleSwitchHook.check(model)
+    model.switch = None
     with pytest.raises(ValueError, match="needs a model with a switch"):
-        trainer.before_train()
+        RoleSwitchHook.check(model)

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import MetadataCatalog
 from detectron2.solver.build import get_default_optimizer_params
 
+from helpers import make_paa
+from lad.assignment.indicators import StdMean
+from lad.assignment.switch import RoleSwitch
 from lad.engine import (
     build_optimizer,
+    check_classes,
     check_run,
+    dataset_names,
     last_checkpoint,
     load_config,
     resolve_device,
     set_up,
 )
+from lad.modeling.distillation import CoLAD
 from toy_training import ToyModel
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -113,3 +120,40 @@ def test_optimizer_state_of_config_lists_loads_with_weights_only(tmp_path):
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pth")
     state = torch.load(tmp_path / "optimizer.pth", weights_only=True)
     assert tuple(state["param_groups"][0]["betas"]) == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_iter=0", "train.max_iter=0: expected a whole number of at least 1"),
+        ("train.max_iter=1.5", "train.max_iter=1.5"),
+        ("train.log_period=0", "train.log_period=0"),
+        ("train.eval_period=null", "train.eval_period=None"),
+        ("train.checkpointer.period=0", "train.checkpointer.period=0"),
+        ("train.checkpointer.max_to_keep=0", "train.checkpointer.max_to_keep=0"),
+        ("train.seed=1.5", "train.seed=1.5: expected a whole number$"),
+        ("train.output_dir=5", "train.output_dir=5: name a folder"),
+    ],
+)
+def test_numbers_are_checked(override, message):
+    with pytest.raises(ValueError, match=message):
+        check_run(load_config(CONFIG, [override]), resume=False, eval_only=False)
+
+
+def test_classes_of_data_and_detector_have_to_agree(dataset_name):
+    MetadataCatalog.get(dataset_name).thing_classes = ["a", "b"]
+    pair = CoLAD(student=make_paa(), teacher=make_paa(), switch=RoleSwitch(indicator=StdMean()))
+    check_classes(make_paa(num_classes=2), [dataset_name])
+    check_classes(ToyModel(), [dataset_name])
+    with pytest.raises(ValueError, match="has 2 classes, the model 3: set model.head.num_classes"):
+        check_classes(make_paa(), [dataset_name])
+    with pytest.raises(ValueError, match="set model.student.head.num_classes, and the teacher's"):
+        check_classes(pair, [dataset_name])
+
+
+def test_dataset_names(config):
+    assert dataset_names(config, "train") == []
+    config.dataloader.train = {"dataset": {"names": "one"}}
+    config.dataloader.test = {"dataset": {"names": ["one", "two"]}}
+    assert dataset_names(config, "train") == ["one"]
+    assert dataset_names(config, "test") == ["one", "two"]

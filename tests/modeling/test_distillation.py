@@ -106,6 +106,14 @@ def test_lad_with_switch_uses_the_students_costs_where_it_is_fitter():
     assert all(torch.equal(losses[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("with_switch", [False, True])
+def test_a_teacher_that_gives_nan_shows_in_the_losses(with_switch):
+    model = LAD(**networks(), switch=switch() if with_switch else None)
+    assert all(x.isfinite() for x in model(BATCH).values())
+    torch.nn.init.constant_(model.teacher.head.deltas.bias, torch.nan)
+    assert model(BATCH)["loss_cls"].isnan()
+
+
 def test_networks_of_other_widths_and_heads_work_together():
     pair = networks(width=16, quality=False, objectness=ConditionalObjectness(channels=32))
     losses = backward(LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)]))
@@ -159,3 +167,14 @@ def test_other_anchors_or_eval_network_are_refused():
         LAD(**pair)
     with pytest.raises(ValueError, match="eval_network='both': choose"):
         LAD(**networks(), eval_network="both")
+
+
+def test_parts_that_do_not_fit_are_refused():
+    pair = networks()
+    with pytest.raises(ValueError, match="model.switch=null"):
+        CoLAD(**pair, switch=None)
+    with pytest.raises(ValueError, match="the teacher has no IoU branch"):
+        SoftLabel(student=make_paa(), teacher=make_paa(quality=False), distill_losses=[])
+    pair["teacher"].backbone._size_divisibility = 64
+    with pytest.raises(ValueError, match="multiples of 32 and 64"):
+        LAD(**pair)

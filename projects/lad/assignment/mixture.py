@@ -97,35 +97,37 @@ def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
     all_x = np.where(all_mask, samples.detach().numpy(), 0.0).astype(np.float64)
     minimum = np.where(all_mask, all_x, np.inf).min(axis=1, initial=np.inf)
     maximum = np.where(all_mask, all_x, -np.inf).max(axis=1, initial=-np.inf)
-    means = np.nan_to_num(np.stack([minimum, maximum]), posinf=0.0, neginf=0.0)  # (2, B)
-    fitted = np.stack([means, np.ones_like(means), np.full_like(means, 0.5)])
+    fitted = np.empty((3, 2, len(all_x)))  # means, variances, weights
+    fitted[0] = np.nan_to_num(np.stack([minimum, maximum]), posinf=0.0, neginf=0.0)
+    fitted[1], fitted[2] = 1.0, 0.5
     iterations = np.full(len(all_x), MAX_ITERATIONS)
 
     rows, x, mask = np.arange(len(all_x)), all_x, all_mask.astype(np.float64)
     count = np.maximum(mask.sum(axis=1), 1)
     bound = np.full(len(x), -np.inf)
-    parameters, squared = fitted, (x - means[..., None]) ** 2
+    parameters = fitted.copy()
+    squared = (x - parameters[0][..., None]) ** 2
     for iteration in range(1, MAX_ITERATIONS + 1):
         log_odds, density, rest = _expect_numpy(squared, parameters)
         new_bound = np.einsum("bt,bt->b", density, mask) / count
-        high = mask / (1 + rest)  # the share of the more probable component
-        low = rest * high
-        share = np.where(np.stack([log_odds >= 0, log_odds < 0]), high, low)
+        share = _shares_numpy(log_odds, rest, mask)
         total = share.sum(axis=2) + _WEIGHT_EPS
-        means = np.einsum("cbt,bt->cb", share, x) / total
-        squared = (x - means[..., None]) ** 2
-        variances = np.einsum("cbt,cbt->cb", share, squared) / total + REGULARISATION
-        parameters = np.stack([means, variances, total / total.sum(axis=0)])
+        parameters[0] = np.einsum("cbt,bt->cb", share, x) / total
+        np.subtract(x, parameters[0][..., None], out=squared)
+        squared *= squared
+        parameters[1] = np.einsum("cbt,cbt->cb", share, squared) / total + REGULARISATION
+        parameters[2] = total / total.sum(axis=0)
         done = np.abs(new_bound - bound) < TOLERANCE
         bound = new_bound
         if done.any():
             fitted[..., rows[done]], iterations[rows[done]] = parameters[..., done], iteration
-            left = ~done
-            rows, x, mask, count, bound = (v[left] for v in (rows, x, mask, count, bound))
-            parameters, squared = parameters[..., left], squared[:, left]
-        if not len(rows):
-            break
-    fitted[..., rows] = parameters
+            left = np.flatnonzero(~done)
+            if not len(left):
+                break
+            rows, x, mask, count, bound = (v.take(left, 0) for v in (rows, x, mask, count, bound))
+            parameters, squared = parameters.take(left, 2), squared.take(left, 1)
+    else:
+        fitted[..., rows] = parameters
     squared = (all_x - fitted[0][..., None]) ** 2
     log_odds, density, _ = _expect_numpy(squared, fitted)
     tensors = [np.ascontiguousarray(v.T) for v in fitted]
@@ -199,3 +201,14 @@ def _expect_numpy(
     log_odds = lower - upper
     rest = np.exp(-np.abs(log_odds))
     return log_odds, np.maximum(lower, upper) + np.log1p(rest), rest
+
+
+def _shares_numpy(log_odds: np.ndarray, rest: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The (2, B, T) shares of both components in every sample, 0 where there is none."""
+    more = mask / (1 + rest)  # of the more probable component
+    less = rest * more
+    share = np.empty((2, *mask.shape))
+    first = log_odds >= 0
+    share[0] = np.where(first, more, less)
+    share[1] = np.where(first, less, more)
+    return share

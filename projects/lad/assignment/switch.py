@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from detectron2.utils import comm
 from torch import Tensor
 
 from lad.assignment.indicators import Groups, Indicator
@@ -43,7 +44,7 @@ class RoleSwitch:
     Attributes:
         forced: True (the student) or False (the teacher) overrides the decision; None decides.
         student_taught: scope iteration's last decision, which stays when a batch has no candidates.
-        record: what the last call decided.
+        record: what the last call decided; with the other scopes on this process's images alone.
     """
 
     def __init__(self, *, indicator: Indicator, scope: str = "iteration"):
@@ -83,7 +84,7 @@ class RoleSwitch:
         ]
         sums = torch.cat([groups.sum(counted), *indicators], dim=1)
         if self.scope == "iteration":
-            sums = mean_over_ranks(sums)
+            sums = comm.get_world_size() * mean_over_ranks(sums)
         count, student_total, teacher_total = sums[:, :3].unbind(dim=1)
         student, teacher = (self.indicator.value(x) for x in sums[:, 3:].chunk(2, dim=1))
         told = student.isfinite() & teacher.isfinite()

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
 ANCHORS = "anchor_layout"  # PAA's record of strides and sizes
+CLASSES = ("class_logits.weight", "class_logits.bias")  # K rows in PAA's head
 # What a checkpoint may have or lack.
 OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
 
@@ -49,33 +50,86 @@ class LoadReport(NamedTuple):
     mismatched: list[str]
 
 
-def load_initial_weights(model: nn.Module, path: str, *, resumed: bool = False) -> None:
+def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") -> None:
     """Loads the weights that a training starts from.
 
     Args:
         model: may have an attribute ``checkpoints``: paths by the name of a child network.
         path: weights of the whole model, "" for none.
-        resumed: a checkpoint of the training is loaded afterwards: only networks that it leaves out
-            (a frozen teacher) are loaded.
+        resume_from: a checkpoint of the training that is loaded afterwards: only networks that it
+            leaves out (a frozen teacher) are loaded.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if a file is of no use, or leaves a frozen network incomplete.
+        ValueError: if a file is of no use, was made for another number of classes, or leaves a
+            frozen network incomplete.
     """
-    if path and not resumed:
-        load_weights(model, path, source="train.init_checkpoint")
-    saved = model.state_dict() if resumed else {}
-    for name, network_path in getattr(model, "checkpoints", {}).items():
-        if not network_path or any(key.startswith(f"{name}.") for key in saved):
-            continue
+    networks = getattr(model, "checkpoints", {})
+    source = "train.init_checkpoint"
+    incomplete = [key for key in _weights_of(model) if not key.endswith(OPTIONAL)]
+    if resume_from:
+        source, path = "--resume", resume_from
+        saved = _training_weights(resume_from)
+        incomplete = [key for key in incomplete if key not in saved]
+    elif path:
+        report = load_weights(model, path, source=source)
+        incomplete = [*report.missing, *report.mismatched]
+        if networks:
+            _check_classes(report, f"{source}={path}")
+    for name, network_path in networks.items():
         network = getattr(model, name)
         frozen = not any(p.requires_grad for p in network.parameters())
-        source = f"model.{name}_checkpoint"
-        load_weights(network, network_path, source=source, complete=frozen)
+        lacking = [key for key in incomplete if key.startswith(f"{name}.")]
+        key = f"model.{name}_checkpoint"
+        if network_path and (lacking or not resume_from):
+            report = load_weights(network, network_path, source=key, complete=frozen)
+            _check_classes(report, f"{key}={network_path}")
+        elif frozen and path and lacking:
+            raise ValueError(
+                f"{source}={path}: it lacks {len(lacking)} weights of the frozen {name} "
+                f"({_some(lacking)}): set {key}"
+            )
+        elif frozen and not path:
+            logger.warning(f"The frozen {name} has random weights: set {key}")
+
+
+def _training_weights(path: str) -> Mapping[str, Tensor]:
+    """Returns the weights in a checkpoint of a training.
+
+    Raises:
+        ValueError: if it is not one, or damaged.
+    """
+    mend = "name another checkpoint of the folder in its last_checkpoint"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, UnicodeError) as error:
+        raise ValueError(f"--resume: {path} is no checkpoint, or is damaged: {mend}") from error
+    if not isinstance(content, Mapping) or not {"model", "trainer"} <= content.keys():
+        raise ValueError(f"--resume: {path} holds weights, but not the state of a training: {mend}")
+    return content["model"]
+
+
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a model's weights, those too that its checkpoints leave out."""
+    weights = dict(model.state_dict())
+    for name in getattr(model, "checkpoints", {}):
+        part = getattr(model, name).state_dict()
+        weights |= {f"{name}.{key}": value for key, value in part.items()}
+    return weights
+
+
+def _check_classes(report: LoadReport, where: str) -> None:
+    """Raises ValueError where a detector was loaded that has other classes."""
+    other = [key for key in report.mismatched if key.endswith(CLASSES)]
+    if other:
+        raise ValueError(
+            f"{where}: it was trained with another number of classes ({_some(other)} has another "
+            "shape): student and teacher need those of the data"
+        )
 
 
 def load_weights(
-    model: nn.Module, path: str, *, source: str = "checkpoint", complete: bool = False
+    model: nn.Module, path: str, *, source: str = "checkpoint", complete: bool | str = False
 ) -> LoadReport:
     """Loads the weights of a file into a model and logs what matched.
 
@@ -83,7 +137,8 @@ def load_weights(
         model: a detector or any other module; weights of a backbone alone go to its backbone.
         path: a file that `read_weights` reads.
         source: what the path is called in messages, e.g. its key in the config.
-        complete: whether each of the model's weights has to be in the file.
+        complete: whether each of the model's weights has to be in the file; a name: each weight of
+            that child network.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -144,7 +199,7 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
 
 
 def load_state(
-    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool = False
+    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool | str = False
 ) -> LoadReport:
     """Loads a dict of tensors into a model; weights of another shape or name are left out.
 
@@ -153,12 +208,12 @@ def load_state(
         state: in our names, MMDetection's (two networks go to a two-network model, of which else
             only the first is taken), or those of a backbone alone: torchvision's or Detectron2's
             ResNets, a timm model or Swin. These go to the model's only backbone of the kind.
-        complete: whether each of the model's weights has to be there.
+        complete: whether each of the model's weights has to be there, or each of one child network.
 
     Raises:
         ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
     """
-    ours = model.state_dict()
+    ours = _weights_of(model)
     state, unused = _rename(state, model, ours)
     unused = [key for key in [*unused, *state] if key not in ours and not key.endswith(OPTIONAL)]
     fitting = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
@@ -170,9 +225,11 @@ def load_state(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
             f"{_some(list(ours))}"
         )
-    if complete and (missing or mismatched):
-        problem = "lacks" if missing else "has other shapes (other classes or widths?) of"
-        names = missing or mismatched
+    needed = f"{complete}." if isinstance(complete, str) else ""
+    lacking = [key for key in missing if key.startswith(needed)]
+    names = lacking or [key for key in mismatched if key.startswith(needed)]
+    if complete and names:
+        problem = "lacks" if lacking else "has other shapes (other classes or widths?) of"
         raise ValueError(f"it {problem} {len(names)} of the model's weights: {_some(names)}")
     model.load_state_dict(fitting, strict=False)
     return LoadReport(list(fitting), missing, unused, mismatched)

@@ -59,10 +59,12 @@ def _check_coco_json(name: str, json_file: str) -> None:
         content = json.loads(Path(json_file).read_bytes())
     except ValueError as error:
         raise ValueError(f"dataset {name!r}: {json_file} is not a json file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"dataset {name!r}: {json_file} holds no COCO annotations")
     for key in ("images", "annotations", "categories"):
-        if key not in content:
+        if not isinstance(content.get(key), list):
             raise ValueError(
-                f"dataset {name!r}: {json_file} has no {key!r}; COCO's instances format needs "
+                f"dataset {name!r}: {json_file} has no list {key!r}; COCO's instances format needs "
                 "'images', 'annotations' and 'categories'"
             )
         # Annotations may be empty: a dataset of backgrounds.
@@ -82,6 +84,12 @@ def _check_references(where: str, content: dict) -> None:
             missing = [k for k in needed if k not in entry]
             if missing:
                 raise ValueError(f"{where}: {key}[{position}] has no {missing[0]!r}")
+    for position, image in enumerate(content["images"]):
+        if not (_is_number(image["height"]) and _is_number(image["width"])):
+            raise ValueError(f"{where}: images[{position}] has a height or width that is no number")
+    ids = [annotation["id"] for annotation in content["annotations"]]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{where}: several annotations have the same id")
     image_ids = {image["id"] for image in content["images"]}
     category_ids = {category["id"] for category in content["categories"]}
     for annotation in content["annotations"]:
@@ -91,11 +99,16 @@ def _check_references(where: str, content: dict) -> None:
                     f"{where}: annotation {annotation['id']} has {key} {annotation[key]}, which "
                     "the file does not define"
                 )
-        if len(annotation["bbox"]) != 4:
+        box = annotation["bbox"]
+        if not isinstance(box, list) or not len(box) == 4 == sum(map(_is_number, box)):
             raise ValueError(
                 f"{where}: annotation {annotation['id']} has bbox {annotation['bbox']}, not four "
                 "numbers x, y, width, height"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def build_coco_evaluator(

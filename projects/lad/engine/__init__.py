@@ -1,9 +1,17 @@
 """Training: trainer, hooks, configuration and evaluation of a run."""
 
-from lad.engine.config import load_config, user_errors
-from lad.engine.evaluation import evaluate
+from lad.engine.config import build, load_config, user_errors
+from lad.engine.evaluation import evaluate, evaluated_part
 from lad.engine.hooks import BestCheckpointer, EMAHook, IterationSeed
-from lad.engine.setup import build_optimizer, check_run, last_checkpoint, resolve_device, set_up
+from lad.engine.setup import (
+    build_optimizer,
+    check_classes,
+    check_run,
+    dataset_names,
+    last_checkpoint,
+    resolve_device,
+    set_up,
+)
 from lad.engine.trainer import Trainer, gradient_clipper
 
 __all__ = [
@@ -11,9 +19,13 @@ __all__ = [
     "EMAHook",
     "IterationSeed",
     "Trainer",
+    "build",
     "build_optimizer",
+    "check_classes",
     "check_run",
+    "dataset_names",
     "evaluate",
+    "evaluated_part",
     "gradient_clipper",
     "last_checkpoint",
     "load_config",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -49,13 +52,41 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise ValueError("--config-file is missing: name one of configs/*/*.py")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"--config-file {path}: there is no such file")
-    config = LazyConfig.load(path)
+    try:
+        config = LazyConfig.load(path)
+    except Exception as error:  # whatever the file's own code raises
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"--config-file {path}: it cannot be loaded: {reason}") from error
+    if not isinstance(config, DictConfig) or config._is_none():
+        raise ValueError(f"--config-file {path}: it is empty, or no config")
     missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise ValueError(f"--config-file {path}: it defines no {', '.join(missing)}")
     for override in overrides:
         _apply_override(config, override)
     return config
+
+
+def build(config: DictConfig, key: str) -> Any:
+    """Instantiates a node of a config.
+
+    Raises:
+        ValueError: if a value in it is of a wrong type, a target does not exist, or another value
+            cannot work.
+        OSError: if a file is missing.
+    """
+    try:
+        return instantiate(OmegaConf.select(config, key))
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever a target raises at a value that it cannot take
+        logger.debug(f"{key} cannot be built", exc_info=True)
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"{key} cannot be built from these values: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0]
 
 
 def _apply_override(config: DictConfig, text: str) -> None:
@@ -99,13 +130,20 @@ def _check_value(config: DictConfig, key: str, old: Any, new: Any) -> None:
     if isinstance(new, Mapping) and isinstance(old, DictConfig) and "_target_" not in new:
         for name, value in new.items():
             _check_override(config, f"{key}.{name}", value)
-    elif isinstance(old, DictConfig) and new is not None and not isinstance(new, Mapping | str):
+    elif isinstance(old, DictConfig) and not _can_replace(key, old, new):
         raise ValueError(
             f"override {key}={new}: {key} is a section; set {key}.KEY, KEY one of "
             f"{', '.join(str(name) for name in old)}"
         )
     elif isinstance(old, int | float) and isinstance(new, str) and "${" not in new:
         raise ValueError(f"override {key}={new}: expected a value like {old}")
+
+
+def _can_replace(key: str, old: DictConfig, new: Any) -> bool:
+    """Whether a section can become a value: an interpolation, another part, or no part (null)."""
+    if new is None:
+        return "_target_" in old and key not in SECTIONS
+    return isinstance(new, Mapping) or (isinstance(new, str) and "${" in new)
 
 
 def _has(node: Any, part: str) -> bool:

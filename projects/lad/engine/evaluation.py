@@ -20,6 +20,13 @@ def evaluated_networks(model: nn.Module) -> Mapping[str, nn.Module]:
     return {"": model}
 
 
+def evaluated_part(model: nn.Module) -> bool | str:
+    """Returns the name of the only child network that an evaluation uses, True if it uses all."""
+    if hasattr(model, "evaluated_networks"):
+        return True
+    return getattr(model, "eval_network", True)
+
+
 def evaluate(model: nn.Module, loader: Iterable, evaluator: DictConfig) -> dict[str, Any]:
     """Evaluates a model; every process has to call it.
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import os
+import pickle
 from typing import Any
 
 import numpy as np
@@ -130,9 +131,13 @@ class BestCheckpointer(HookBase):
 
     def before_train(self) -> None:
         """Reads the best value so far."""
-        if os.path.isfile(self._file):
+        if not os.path.isfile(self._file):
+            return
+        try:
             saved = torch.load(self._file, map_location="cpu", mmap=True, weights_only=True)
             self._best = saved["metrics"].get(self._metric, -math.inf)
+        except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+            logger.warning(f"{self._file} is damaged: the next evaluation replaces it")
 
     def after_step(self) -> None:
         """Compares after each evaluation but the last."""

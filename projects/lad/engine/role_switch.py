@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from detectron2.engine.hooks import HookBase
 from detectron2.utils import comm
+from torch import nn
 
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.distillation import NETWORKS
@@ -49,22 +50,25 @@ class RoleSwitchHook(HookBase):
 
     @property
     def switch(self) -> RoleSwitch:
-        """The switch of the trainer's model.
+        """The switch of the trainer's model."""
+        model = self.trainer.model
+        return getattr(model, "module", model).switch
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """Finds a missing switch before any work is done.
 
         Raises:
             ValueError: when the model has none.
         """
-        model = self.trainer.model
-        switch = getattr(getattr(model, "module", model), "switch", None)
-        if switch is None:
+        if getattr(model, "switch", None) is None:
             raise ValueError(
                 "RoleSwitchHook needs a model with a switch: set model.switch or remove the hook "
                 "from train.hooks"
             )
-        return switch
 
     def before_train(self) -> None:
-        """Finds a missing switch before any work is done."""
+        """Forgets decisions of before the training."""
         self.switch.record = None
 
     def before_step(self) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+from collections.abc import Iterable
 from glob import escape, glob
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
@@ -43,7 +45,10 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
             nothing to evaluate.
         FileNotFoundError: if a checkpoint does not exist.
     """
+    _check_numbers(config.train)
     folder, initial = config.train.output_dir, config.train.init_checkpoint
+    if not isinstance(folder, str) or not folder:
+        raise ValueError(f"train.output_dir={folder}: name a folder")
     _check_writable(folder)
     last = last_checkpoint(folder) if resume else ""
     if last and not os.path.isfile(last):
@@ -65,6 +70,57 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
             f"train.output_dir={folder} holds checkpoints of another run: continue it with "
             "--resume or choose another train.output_dir"
         )
+
+
+def _check_numbers(train: DictConfig) -> None:
+    for key, lowest in (
+        ("max_iter", 1),
+        ("accumulate", 1),
+        ("log_period", 1),
+        ("eval_period", 0),
+        ("checkpointer.period", 1),
+        ("checkpointer.max_to_keep", 1),
+        ("seed", None),
+    ):
+        value = OmegaConf.select(train, key)
+        if value is None and key in ("seed", "checkpointer.max_to_keep"):
+            continue
+        if not isinstance(value, int) or (lowest is not None and value < lowest):
+            limit = "" if lowest is None else f" of at least {lowest}"
+            raise ValueError(f"train.{key}={value}: expected a whole number{limit}")
+
+
+def dataset_names(config: DictConfig, split: str) -> list[str]:
+    """Returns the names of the datasets of ``dataloader.train`` or ``dataloader.test``."""
+    names = OmegaConf.select(config, f"dataloader.{split}.dataset.names")
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def check_classes(model: nn.Module, datasets: Iterable[str]) -> None:
+    """Checks that the data has the classes that a detector predicts.
+
+    Args:
+        model: a detector or two; others are not checked.
+        datasets: names of loaded datasets.
+
+    Raises:
+        ValueError: if the numbers differ.
+    """
+    detector = getattr(model, "student", model)
+    number = getattr(getattr(detector, "head", None), "num_classes", None)
+    for name in datasets:
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if number is not None and classes is not None and len(classes) != number:
+            key = (
+                "model.student.head.num_classes"
+                if detector is not model
+                else ("model.head.num_classes")
+            )
+            both = ", and the teacher's," if detector is not model else ""
+            raise ValueError(
+                f"dataset {name!r} has {len(classes)} classes, the model {number}: set {key}{both} "
+                f"to {len(classes)}"
+            )
 
 
 def last_checkpoint(folder: str) -> str:

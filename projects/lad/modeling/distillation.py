@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lad.assignment.costs import NoCost
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.paa import PAA
-from lad.structures import Anchors, Assignment, Candidates, DensePredictions, Targets
+from lad.structures import Anchors, Candidates, DensePredictions, Targets
 
 NETWORKS = ("student", "teacher")
 
@@ -72,6 +72,12 @@ class TwoNetworks(nn.Module):
                 f"student and teacher need equal anchors, but have strides and sizes {layouts[0]}"
                 f" and {layouts[1]}: make model.teacher.anchor_generator equal to the student's"
             )
+        divisors = student.backbone.size_divisibility, teacher.backbone.size_divisibility
+        if divisors[0] != divisors[1]:
+            raise ValueError(
+                f"student and teacher need feature maps of equal sizes, but their backbones pad "
+                f"images to multiples of {divisors[0]} and {divisors[1]}: choose other levels"
+            )
         classes = student.head.num_classes, teacher.head.num_classes
         if classes[0] != classes[1]:
             raise ValueError(
@@ -102,28 +108,18 @@ class TwoNetworks(nn.Module):
     def predict(
         self, batched_inputs: list[dict]
     ) -> tuple[DensePredictions, DensePredictions, Anchors]:
-        """Runs both networks on the batch: the student's and the teacher's predictions, anchors.
-
-        Raises:
-            ValueError: when the networks' feature maps differ in size.
-        """
+        """Runs both networks on the batch: the student's and the teacher's predictions, anchors."""
         images = self.student.preprocess_image(batched_inputs).tensor
         student, anchors = self.student.predict(images)
         if not self._same_pixels:
             images = self.teacher.preprocess_image(batched_inputs).tensor
-        teacher, teacher_anchors = self.predict_teacher(images)
-        if anchors.shapes != teacher_anchors.shapes:
-            raise ValueError(
-                f"student and teacher see feature maps of {anchors.shapes} and "
-                f"{teacher_anchors.shapes}: give both backbones the same size divisibility"
-            )
-        return student, teacher, anchors
+        return student, self.predict_teacher(images), anchors
 
-    def predict_teacher(self, images: Tensor) -> tuple[DensePredictions, Anchors]:
+    def predict_teacher(self, images: Tensor) -> DensePredictions:
         """Runs the teacher on (N, 3, H, W) normalised images."""
-        return self.teacher.predict(images)
+        return self.teacher.predict(images)[0]
 
-    def assign(
+    def cost(
         self,
         student: DensePredictions,
         teacher: DensePredictions,
@@ -131,8 +127,8 @@ class TwoNetworks(nn.Module):
         targets: Targets,
         candidates: Candidates,
         switch: RoleSwitch | None,
-    ) -> Assignment:
-        """Makes labels from the teacher's costs, or from those that the switch chooses.
+    ) -> Tensor:
+        """Returns the teacher's costs, or those that the switch chooses.
 
         The student's assigner makes both networks' costs, so that they can be compared.
         """
@@ -142,7 +138,7 @@ class TwoNetworks(nn.Module):
             compared = (torch.atleast_2d(x)[0] for x in (student_cost, cost))
             by_student = switch(*compared, candidates, targets, len(anchors.shapes))
             cost = torch.where(by_student, student_cost, cost)  # further rows go with their cost
-        return self.student.assign(cost, candidates, anchors, targets)
+        return cost
 
 
 class FrozenTeacher(TwoNetworks):
@@ -169,9 +165,9 @@ class FrozenTeacher(TwoNetworks):
         return self
 
     @torch.no_grad()
-    def predict_teacher(self, images: Tensor) -> tuple[DensePredictions, Anchors]:
+    def predict_teacher(self, images: Tensor) -> DensePredictions:
         """Runs the teacher without gradients."""
-        return self.teacher.predict(images)
+        return super().predict_teacher(images)
 
 
 def _check_teachable(student: PAA) -> None:
@@ -202,8 +198,16 @@ class SoftLabel(FrozenTeacher):
         Args:
             distill_losses: between student and teacher.
             **networks: as `FrozenTeacher`.
+
+        Raises:
+            ValueError: when the student has an IoU branch and the teacher has none to teach it.
         """
         super().__init__(**networks)
+        if self.student.head.quality is not None and self.teacher.head.quality is None:
+            raise ValueError(
+                "the teacher has no IoU branch for the student's to learn from: set "
+                "model.student.head.quality=false"
+            )
         self.distill_losses = list(distill_losses)
 
     def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
@@ -247,8 +251,11 @@ class LAD(FrozenTeacher):
         """Returns the student's losses on the teacher's assignment, and the distillation losses."""
         student, teacher, anchors = self.predict(batched_inputs)
         targets, candidates = self.student.prepare(batched_inputs, anchors)
-        assignment = self.assign(student, teacher, anchors, targets, candidates, self.switch)
+        cost = self.cost(student, teacher, anchors, targets, candidates, self.switch)
+        assignment = self.student.assign(cost, candidates, anchors, targets)
         losses = self.student.losses(student, assignment, anchors, targets)
+        # A teacher that gives NaN would spoil the labels unseen: now the loss shows it.
+        losses["loss_cls"] = losses["loss_cls"] + 0.0 * cost.sum()
         for distill in self.distill_losses:
             losses.update(distill(student, teacher, anchors, targets))
         return losses
@@ -264,16 +271,22 @@ class CoLAD(TwoNetworks):
         Args:
             switch: decides whose costs count.
             **networks: as `TwoNetworks`.
+
+        Raises:
+            ValueError: without a switch, or with an assigner that has no cost.
         """
         super().__init__(**networks)
         _check_teachable(self.student)
+        if switch is None:
+            raise ValueError("model.switch=null: CoLAD needs one to decide who teaches")
         self.switch = switch
 
     def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """Returns both networks' losses on one assignment, as ``student/...``, ``teacher/...``."""
         student, teacher, anchors = self.predict(batched_inputs)
         targets, candidates = self.student.prepare(batched_inputs, anchors)
-        assignment = self.assign(student, teacher, anchors, targets, candidates, self.switch)
+        cost = self.cost(student, teacher, anchors, targets, candidates, self.switch)
+        assignment = self.student.assign(cost, candidates, anchors, targets)
         losses = {}
         for name, predictions in (("student", student), ("teacher", teacher)):
             network_losses = getattr(self, name).losses(predictions, assignment, anchors, targets)
