@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.measure import Report, interleaved
 from benchmarks.scenes import make_anchors, parse_size, random_targets, spread_predictions
 from lad.assignment.assigners import PAAAssigner, cheapest_per_level, label_anchors
 from lad.assignment.costs import PAACost
-from lad.assignment.mixture import MixtureFit
 from lad.structures import Anchors, Assignment, DensePredictions, Targets
 
 IMAGES = 2
@@ -48,14 +46,13 @@ def run(args: argparse.Namespace, report: Report) -> None:
     (height, width), counts = args.size, args.objects
     anchors = make_anchors(height, width, args.device)
     predictions = spread_predictions(IMAGES, len(anchors.boxes), args.device)
-    batched, looped = make_assigner(), make_assigner()
-    looped.fit = fit_one_by_one
+    assigner = make_assigner()
     variants = {}
     for count in counts:
-        scene = anchors, predictions, random_targets(IMAGES, count, height, width)
-        check_labels(assign(batched, *scene), assign(looped, *scene), count)
-        variants[count, "batched"] = partial(assign, batched, *scene)
-        variants[count, "looped"] = partial(assign, looped, *scene)
+        scene = assigner, anchors, predictions, random_targets(IMAGES, count, height, width)
+        check_labels(assign(*scene), assign_one_by_one(*scene), count)
+        variants[count, "batched"] = partial(assign, *scene)
+        variants[count, "looped"] = partial(assign_one_by_one, *scene)
     seconds = interleaved(variants, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for (count, name), value in seconds.items():
         report.figure(f"{name}, {count} objects an image", value * 1e3, "ms")
@@ -89,42 +86,59 @@ def assign(
     return assigner.assign(cost, candidates, anchors, targets)
 
 
-def fit_one_by_one(samples: Tensor, present: Tensor) -> MixtureFit:
-    """Fits one scikit-learn mixture per object on the CPU, as the official code does.
+def assign_one_by_one(
+    assigner: PAAAssigner, anchors: Anchors, predictions: DensePredictions, targets: Targets
+) -> Assignment:
+    """Runs the same steps with top 9, mixture and labels in a loop over objects, fits on the CPU.
+
+    So does the official code. Candidates and cost are this project's.
+    """
+    device = predictions.scores.device
+    candidates = assigner.candidates(anchors, targets).to(device)
+    targets = targets.to(device)
+    cost = assigner.cost(predictions, anchors, targets, candidates)
+    labels = torch.where(anchors.valid(targets.image_sizes), assigner.num_classes, -1)
+    gt = torch.full_like(labels, -1)
+    for image in range(len(labels)):
+        of_image = (candidates.image == image).nonzero()[:, 0]
+        objects, levels, costs = (x[of_image] for x in (candidates.gt, candidates.level, cost))
+        for index in (targets.image == image).nonzero()[:, 0].tolist():
+            chosen = []
+            for level in range(len(anchors.shapes)):
+                at = ((objects == index) & (levels == level)).nonzero()[:, 0]
+                number = min(assigner.topk, len(at))
+                chosen.append(at[costs[at].topk(number, largest=False).indices])
+            order = torch.cat(chosen)
+            order = order[costs[order].argsort()]
+            positive = torch.from_numpy(positives(costs[order].cpu().double().numpy()))
+            anchor = candidates.anchor[of_image[order[positive.to(device)]]]
+            labels[image, anchor] = targets.classes[index]
+            gt[image, anchor] = index
+    return Assignment(labels, gt)
+
+
+def positives(costs: np.ndarray) -> np.ndarray:
+    """Returns the mask of the positives among (T,) ascending costs, by a scikit-learn mixture.
 
     In float64: the official float32 fits are not exact and sometimes fail.
     """
     from sklearn.mixture import GaussianMixture
 
-    rows = [
-        x[mask].cpu().double().numpy()[:, None] for x, mask in zip(samples, present, strict=True)
-    ]
-    lower = torch.zeros(samples.shape, dtype=torch.bool)
-    density = torch.zeros(samples.shape, dtype=torch.float64)
-    means, variances, weights = (torch.ones(len(rows), 2, dtype=torch.float64) for _ in range(3))
-    iterations = torch.zeros(len(rows), dtype=torch.int64)
-    for row, x in enumerate(rows):
-        if len(x) < 2:
-            lower[row, : len(x)] = True
-            continue
-        mixture = GaussianMixture(
-            2,
-            covariance_type="diag",
-            weights_init=[0.5, 0.5],
-            means_init=[x.min(axis=0), x.max(axis=0)],
-            precisions_init=np.ones((2, 1)),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            mixture.fit(x)
-        lower[row, : len(x)] = torch.from_numpy(mixture.predict(x) == 0)
-        density[row, : len(x)] = torch.from_numpy(mixture.score_samples(x))
-        means[row] = torch.from_numpy(mixture.means_[:, 0])
-        variances[row] = torch.from_numpy(mixture.covariances_[:, 0])
-        weights[row] = torch.from_numpy(mixture.weights_)
-        iterations[row] = mixture.n_iter_
-    fit = MixtureFit(lower, density, means, variances, weights, iterations)
-    return MixtureFit(*(x.to(samples.device) for x in fit))
+    if len(costs) < 2:
+        return np.ones(len(costs), dtype=bool)
+    x = costs[:, None]
+    mixture = GaussianMixture(
+        2,
+        covariance_type="diag",
+        weights_init=[0.5, 0.5],
+        means_init=[x[0], x[-1]],
+        precisions_init=np.ones((2, 1)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lower = mixture.fit(x).predict(x) == 0
+    density = np.where(lower, mixture.score_samples(x), -np.inf)
+    return lower & (np.arange(len(x)) <= density.argmax())
 
 
 def check_labels(batched: Assignment, looped: Assignment, count: int) -> None:

@@ -35,9 +35,16 @@ def make_anchors(height: int, width: int, device: str = "cpu") -> Anchors:
 def random_instances(
     count: int, height: int, width: int, num_classes: int, generator: torch.Generator
 ) -> Instances:
-    """Returns objects of 16 px to 600 px, uniform in the logarithm and over the image."""
+    """Returns objects of COCO's sizes at 800 px, anywhere in the image.
+
+    The square root of the area is uniform in the logarithm from 16 px to 350 px: 39 % small, 36 %
+    medium, 25 % large (COCO: 41, 34, 24 %), the limits at 53 px and 160 px being COCO's 32 px and
+    96 px enlarged by 800/480. Aspect ratios are from 1/2 to 2.
+    """
+    scale = 16 * (350 / 16) ** torch.rand(count, generator=generator)
+    aspect = 2 ** (torch.rand(count, generator=generator) - 0.5)
     limits = torch.tensor([float(width), float(height)])
-    side = 16 * torch.exp(torch.rand(count, 2, generator=generator) * math.log(600 / 16))
+    side = torch.stack([scale * aspect, scale / aspect], dim=1)
     side = torch.minimum(side, limits - 2)
     corner = torch.rand(count, 2, generator=generator) * (limits - side)
     instances = Instances((height, width))
