@@ -124,7 +124,8 @@ def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
             left = np.flatnonzero(~done)
             if not len(left):
                 break
-            rows, x, mask, count, bound = (v.take(left, 0) for v in (rows, x, mask, count, bound))
+            rows, x, mask = rows[left], x[left], mask[left]
+            count, bound = count[left], bound[left]
             parameters, squared = parameters.take(left, 2), squared.take(left, 1)
     else:
         fitted[..., rows] = parameters
