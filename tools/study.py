@@ -3,6 +3,7 @@
     python tools/study.py                      all methods, seeds 0 1 2, one run at a time
     python tools/study.py paa lad --seeds 3 4 --workers 2
     python tools/study.py --table              only the table of what is stored
+    python tools/study.py --cost               CPU time of a training step of each method
 
 Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated and an
 interrupted one goes on where it was, as long as output/study is kept.
@@ -16,13 +17,15 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import detectron2
 import torch
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 
+import lad.data  # noqa: F401  registers the datasets
 from lad.visualize import read_metrics, series
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +114,6 @@ def figures(folder: Path, method: str, seed: int) -> dict:
         "method": method,
         "seed": seed,
         "iterations": series(rows, "total_loss")[0][-1] + 1,
-        "seconds_per_iteration": statistics.median(series(rows, "time")[1]),
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,
         "threads": int(os.environ["OMP_NUM_THREADS"]),
@@ -121,33 +123,49 @@ def figures(folder: Path, method: str, seed: int) -> dict:
 
 def table() -> str:
     """Returns the stored runs as a Markdown table: mean and standard deviation over the seeds."""
-    lines = [
-        "| method | seeds | AP | AP50 | AP75 | AP of the second network | time |",
-        "|" + "---|" * 7,
-    ]
-    times = {}
+    columns = "method", "seeds", "AP", "AP50", "AP75", "AP of the second network", "student taught"
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for method in ("teacher", *METHODS):
         paths = sorted(RESULTS.glob(f"{method}_seed*.json"))
         runs = [json.loads(path.read_text()) for path in paths]
         if not runs:
             continue
-        times[method] = statistics.median(x["seconds_per_iteration"] for x in runs)
         prefix = "student/" if "student/bbox/AP" in runs[0] else ""
         cells = [spread(runs, f"{prefix}bbox/{key}") for key in ("AP", "AP50", "AP75")]
-        cells += [spread(runs, "teacher/bbox/AP")]
-        ratio = f"{times[method] / times['paa']:.2f}" if "paa" in times else ""
-        lines += [f"| {' | '.join([method, str(len(runs)), *cells, ratio])} |"]
+        cells += [spread(runs, "teacher/bbox/AP"), spread(runs, "switch/student_share", digits=2)]
+        lines += [f"| {' | '.join([method, str(len(runs)), *cells])} |"]
     return "\n".join(lines)
 
 
-def spread(runs: list[dict], key: str) -> str:
+def costs(methods: list[str], rounds: int = 7) -> str:
+    """Returns the CPU time of a training step relative to PAA's, as a Markdown table.
+
+    The methods take turns on the same batch in one process, so that what else the machine does
+    touches all of them alike.
+    """
+    configs = {name: LazyConfig.load(str(config_file(name))) for name in ["paa", *methods]}
+    batch = next(iter(instantiate(configs["paa"].dataloader.train)))
+    models = {name: instantiate(config.model).train() for name, config in configs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 1):
+        for name, model in models.items():
+            start = time.process_time()
+            sum(model(batch).values()).backward()
+            seconds[name].append(time.process_time() - start)
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    lines = ["| method | CPU time of a step, PAA's = 1 |", "|---|---|"]
+    lines += [f"| {name} | {value / medians['paa']:.2f} |" for name, value in medians.items()]
+    return "\n".join(lines)
+
+
+def spread(runs: list[dict], key: str, digits: int = 1) -> str:
     """Returns "mean ± standard deviation" of a metric, "" where the runs have none."""
     values = [x[key] for x in runs if key in x]
     if not values:
         return ""
     if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def main() -> int:
@@ -157,11 +175,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--cost", action="store_true", help="measure steps, train nothing")
     args = parser.parse_args()
     methods = args.methods or list(METHODS)
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         parser.error(f"unknown method {unknown[0]}: choose from {', '.join(METHODS)}")
+    if args.cost:
+        torch.set_num_threads(1)
+        print(costs(["teacher", *(name for name in methods if name != "paa")]))
+        return 0
     if not args.table:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         try:
