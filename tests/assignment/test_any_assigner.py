@@ -193,7 +193,8 @@ def test_what_belongs_to_a_cost_comes_from_the_same_network(assigner):
     targets = make_targets([random_boxes(9, 96, 128)])
     candidates = assigner.candidates(ANCHORS, targets)
     student, teacher = (make_predictions(1, ANCHORS, seed=i) for i in range(2))
-    result = model.assign(student, teacher, ANCHORS, targets, candidates, TakeEveryOther())
+    cost = model.cost(student, teacher, ANCHORS, targets, candidates, TakeEveryOther())
+    result = assigner.assign(cost, candidates, ANCHORS, targets)
     costs = [assigner.cost(x, ANCHORS, targets, candidates) for x in (student, teacher)]
     mixed = costs[1].clone()
     mixed[..., ::2] = costs[0][..., ::2]

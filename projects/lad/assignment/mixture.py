@@ -70,9 +70,8 @@ def fit_mixtures_torch(samples: Tensor, present: Tensor) -> MixtureFit:
     bound = torch.full_like(count, -math.inf)
     iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     active = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for _ in range(
-        MAX_ITERATIONS
-    ):  # whether any row is still active is not asked: a GPU would wait
+    # Whether any row is still active is not asked: a GPU would wait.
+    for _ in range(MAX_ITERATIONS):
         log_odds, density = _expect(x, means, variances, weights)
         new_bound = (density * mask).sum(dim=1) / count
         update = _maximise(x, mask, log_odds, count)
