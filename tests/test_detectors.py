@@ -75,7 +75,9 @@ def test_colad_killed_and_resumed_equals_the_whole_run(finished, tmp_path):
         stderr=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
-    while process.poll() is None and not (folder / "last_checkpoint").is_file():
+    log = folder / "metrics.json"
+    # Past the first checkpoint, iteration 2's, and the line that is logged after it.
+    while process.poll() is None and not (log.is_file() and len(read_metrics(log)) > 2):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
