@@ -82,7 +82,7 @@ def plot_roles(metrics: str | Path, path: str | Path) -> None:
 
 
 def draw_detections(
-    record: Mapping, detections: Instances, metadata: Metadata, *, threshold: float = 0.3
+    record: Mapping, detections: Instances, metadata: Metadata, *, threshold: float = 0.6
 ) -> np.ndarray:
     """Draws an image's ground truth and its detections side by side.
 
