@@ -39,6 +39,9 @@ NETWORKS = ("student", "teacher")
 # Config under configs/digits and overrides of each method.
 METHODS: dict[str, tuple[str, ...]] = {
     "paa": ("paa",),
+    # CoLAD's second network alone, and CoLAD's box loss without the other network.
+    "paa_wide": ("paa", "model.backbone.bottom_up.width=48"),
+    "paa_unweighted": ("paa", "model.losses.weight_boxes_by_iou=false"),
     "soft_label": ("soft_label_kl",),
     "lad": ("lad",),
     "solad": ("solad",),
