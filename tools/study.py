@@ -5,8 +5,8 @@
     python tools/study.py --table              only the table of what is stored
     python tools/study.py --cost               CPU time of a training step of each method
 
-Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated and an
-interrupted one goes on where it was, as long as output/study is kept.
+Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated:
+remove its file for that. An interrupted one goes on where it was, as long as output/study is kept.
 """
 
 from __future__ import annotations
@@ -80,8 +80,6 @@ def run(method: str, seed: int) -> None:
     Raises:
         RuntimeError: if the training fails.
     """
-    if stored(method, seed).is_file():
-        return
     folder = OUTPUT / f"{method}_seed{seed}"
     overrides = list(METHODS.get(method, (method,))[1:])
     overrides += [f"train.output_dir={folder}", f"train.seed={seed}", "train.eval_period=0"]
@@ -190,11 +188,12 @@ def main() -> int:
         return 0
     if not args.table:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        jobs = [(name, seed) for seed in args.seeds for name in methods]
+        jobs = [job for job in jobs if not stored(*job).is_file()]
         try:
-            if any(map(needs_teacher, methods)):
+            if any(needs_teacher(name) for name, _ in jobs) and not TEACHER.is_file():
                 run("teacher", 0)
             with ThreadPoolExecutor(args.workers) as pool:
-                jobs = [(name, seed) for seed in args.seeds for name in methods]
                 list(pool.map(lambda job: run(*job), jobs))
         except RuntimeError as error:
             print(f"study: {error}", file=sys.stderr)
