@@ -5,10 +5,7 @@ from detectron2.config import LazyCall as L
 from lad.modeling.backbones.resnet import build_resnet
 from lad.modeling.backbones.timm import TimmBackbone, pixel_statistics
 
-from .paa import fpn_p3_p7, paa
-
-LEVELS = ["p3", "p4", "p5", "p6", "p7"]
-STRIDES = [8, 16, 32, 64, 128]
+from .paa import paa_p3_p7
 
 SWIN_NAMES = {
     "T": "swin_tiny_patch4_window7_224",
@@ -26,13 +23,13 @@ def paa_resnext101(dcn=False, num_classes=80):
         width_per_group=4,
         deform_stages=["res3", "res4", "res5"] if dcn else [],
     )
-    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+    return paa_p3_p7(bottom_up, num_classes)
 
 
 def paa_resnet_dcn(depth, num_classes=80):
     """The detector on a ResNet of 50 or 101 layers with deformable convolutions in res3 to res5."""
     bottom_up = L(build_resnet)(depth=depth, deform_stages=["res3", "res4", "res5"])
-    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+    return paa_p3_p7(bottom_up, num_classes)
 
 
 def paa_swin(size, drop_path_rate=None, num_classes=80):
@@ -48,7 +45,7 @@ def paa_swin(size, drop_path_rate=None, num_classes=80):
         drop_path_rate=SWIN_DROP_PATH[size] if drop_path_rate is None else drop_path_rate,
         norm_outputs=True,
     )
-    return paa(fpn_p3_p7(bottom_up), LEVELS, STRIDES, num_classes=num_classes)
+    return paa_p3_p7(bottom_up, num_classes)
 
 
 def paa_timm(name, num_classes=80, channels=256):
@@ -60,7 +57,6 @@ def paa_timm(name, num_classes=80, channels=256):
         channels: of FPN and towers.
     """
     bottom_up = L(TimmBackbone)(name=name, norm="FixedBN")
-    backbone = fpn_p3_p7(bottom_up, channels=channels)
-    model = paa(backbone, LEVELS, STRIDES, channels, num_classes)
+    model = paa_p3_p7(bottom_up, num_classes, channels)
     model.pixel_mean, model.pixel_std = pixel_statistics(name)
     return model

@@ -57,14 +57,15 @@ def fpn_p3_p7(bottom_up, in_features=("res3", "res4", "res5"), channels=256):
     )
 
 
+def paa_p3_p7(bottom_up, num_classes=80, channels=256):
+    """The papers' detector, P3 to P7, on any backbone with features res3 to res5."""
+    levels, strides = ["p3", "p4", "p5", "p6", "p7"], [8, 16, 32, 64, 128]
+    return paa(fpn_p3_p7(bottom_up, channels=channels), levels, strides, channels, num_classes)
+
+
 def paa_resnet(depth, num_classes=80):
     """The papers' detector on a ResNet of 18, 34, 50 or 101 layers, for pre-trained weights."""
-    return paa(
-        fpn_p3_p7(L(build_resnet)(depth=depth)),
-        ["p3", "p4", "p5", "p6", "p7"],
-        [8, 16, 32, 64, 128],
-        num_classes=num_classes,
-    )
+    return paa_p3_p7(L(build_resnet)(depth=depth), num_classes)
 
 
 def cop(detector, quality=True):
