@@ -58,9 +58,7 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
     with user_errors():
         path = (resume and last_checkpoint(folder)) or cfg.train.init_checkpoint
         load_weights(model, path, complete=evaluated_part(model))
-        loader = build(cfg, "dataloader.test")
-        build(cfg, "dataloader.evaluator")
-        check_classes(model, dataset_names(cfg, "test"))
+        loader = build_test_loader(cfg, model)
     results = evaluate(model, loader, cfg.dataloader.evaluator)
     if comm.is_main_process():
         with open(os.path.join(folder, "inference", "results.json"), "w") as file:
@@ -70,6 +68,14 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
                 {k: v if math.isfinite(v) else None for k, v in figures.items()}, file, indent=2
             )
     return results
+
+
+def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
+    """Builds the test loader; what an evaluation cannot do without is missed before any work."""
+    loader = build(cfg, "dataloader.test")
+    build(cfg, "dataloader.evaluator")  # each evaluation builds its own
+    check_classes(model, dataset_names(cfg, "test"))
+    return loader
 
 
 def do_train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
@@ -132,10 +138,7 @@ def saving_hooks(
     main = comm.is_main_process()
     test = None
     if "evaluator" in cfg.dataloader:
-        # Built now, so that missing data is found before the training.
-        loader = build(cfg, "dataloader.test")
-        build(cfg, "dataloader.evaluator")
-        check_classes(evaluated, dataset_names(cfg, "test"))
+        loader = build_test_loader(cfg, evaluated)
         test = hooks.EvalHook(
             train.eval_period, partial(evaluate, evaluated, loader, cfg.dataloader.evaluator)
         )

@@ -48,7 +48,7 @@ def train(name: str, progress: tqdm) -> None:
             try:
                 while process.poll() is None:
                     time.sleep(1)
-                    progress.update(start + iterations_done(folder) - progress.n)
+                    progress.update(start + last_iteration(folder, "total_loss") + 1 - progress.n)
             finally:
                 process.terminate()
         if process.returncode:
@@ -60,16 +60,14 @@ def train(name: str, progress: tqdm) -> None:
 
 def is_evaluated(folder: Path, iterations: int) -> bool:
     """Returns whether a run has been trained and evaluated to the end."""
-    metrics = folder / "metrics.json"
-    evaluated = series(read_metrics(metrics), "bbox/AP")[0] if metrics.is_file() else []
-    return bool(evaluated) and evaluated[-1] >= iterations
+    return last_iteration(folder, "bbox/AP") >= iterations
 
 
-def iterations_done(folder: Path) -> int:
-    """Returns how far a run has come by its log."""
+def last_iteration(folder: Path, metric: str) -> int:
+    """Returns the iteration of a metric's last value in a run's log, -1 without one."""
     metrics = folder / "metrics.json"
-    iterations = series(read_metrics(metrics), "total_loss")[0] if metrics.is_file() else []
-    return iterations[-1] + 1 if iterations else 0
+    iterations = series(read_metrics(metrics), metric)[0] if metrics.is_file() else []
+    return iterations[-1] if iterations else -1
 
 
 def draw(name: str) -> None:

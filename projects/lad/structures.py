@@ -9,6 +9,7 @@ candidate carries the index of its image, so that assignment needs no loop over 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,16 +43,16 @@ class DensePredictions(NamedTuple):
 
     def detach(self) -> DensePredictions:
         """Returns the same predictions outside the autograd graph."""
-        quality = None if self.quality is None else self.quality.detach()
-        return self._replace(
-            scores=self.scores.detach(), deltas=self.deltas.detach(), quality=quality
-        )
+        return self._map(Tensor.detach)
 
     def float(self) -> DensePredictions:
         """Returns the same predictions in float32: losses and costs are never computed in half."""
-        quality = None if self.quality is None else self.quality.float()
+        return self._map(Tensor.float)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> DensePredictions:
+        quality = None if self.quality is None else function(self.quality)
         return self._replace(
-            scores=self.scores.float(), deltas=self.deltas.float(), quality=quality
+            scores=function(self.scores), deltas=function(self.deltas), quality=quality
         )
 
 

@@ -111,12 +111,9 @@ def check_classes(model: nn.Module, datasets: Iterable[str]) -> None:
     for name in datasets:
         classes = MetadataCatalog.get(name).get("thing_classes")
         if number is not None and classes is not None and len(classes) != number:
-            key = (
-                "model.student.head.num_classes"
-                if detector is not model
-                else ("model.head.num_classes")
-            )
-            both = ", and the teacher's," if detector is not model else ""
+            key, both = "model.head.num_classes", ""
+            if detector is not model:
+                key, both = "model.student.head.num_classes", ", and the teacher's,"
             raise ValueError(
                 f"dataset {name!r} has {len(classes)} classes, the model {number}: set {key}{both} "
                 f"to {len(classes)}"
