@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROWS = 512  # that are summed at a time in NumPy: their intermediate results stay in the cache
-_MAX_LOGIT = 80.0  # float32 holds exp(logit) below
+_ROWS = 1024  # that are summed at a time in NumPy: their intermediate results stay in the cache
 
 
 def focal_negative(scores: Tensor, probabilities: bool, alpha: float, gamma: float) -> Tensor:
@@ -50,23 +49,32 @@ def focal_negative_sum(scores: Tensor, probabilities: bool, alpha: float, gamma:
         (P,) sums.
     """
     scores = scores.detach()
-    in_numpy = scores.device.type == "cpu" and not probabilities and scores.numel() > 0
-    if in_numpy and scores.amax() < _MAX_LOGIT:
-        return (1 - alpha) * torch.from_numpy(_negative_sum_numpy(scores.numpy(), gamma))
+    if scores.device.type == "cpu" and not probabilities:
+        sums = torch.from_numpy(_negative_sum_numpy(scores.numpy(), gamma))
+        if sums.isfinite().all():
+            return (1 - alpha) * sums
     return focal_negative(scores, probabilities, alpha, gamma).sum(dim=1)
 
 
 def _negative_sum_numpy(logits: np.ndarray, gamma: float) -> np.ndarray:
-    """Row sums of p^gamma log(1 + odds)."""
-    sums = np.empty(len(logits), dtype=logits.dtype)
-    for start in range(0, len(logits), _ROWS):
-        rows = slice(start, start + _ROWS)
-        odds = np.exp(logits[rows])
-        total = 1 + odds
-        odds /= total  # the probability
-        odds **= gamma
-        np.log(total, out=total)
-        np.einsum("pk,pk->p", odds, total, out=sums[rows])
+    """Row sums of p^gamma log(1 + odds); NaN where the type does not hold the odds."""
+    shape = min(_ROWS, len(logits)), logits.shape[1]
+    all_odds, all_total = np.empty(shape, logits.dtype), np.empty(shape, logits.dtype)
+    sums, ones = np.empty(len(logits), logits.dtype), np.ones(shape[1], logits.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(logits), _ROWS):
+            rows = logits[start : start + _ROWS]
+            odds, total = all_odds[: len(rows)], all_total[: len(rows)]
+            np.exp(rows, out=odds)
+            np.add(odds, 1, out=total)
+            odds /= total  # the probability
+            if gamma == 2:
+                odds *= odds  # a power takes three times as long
+            else:
+                odds **= gamma
+            np.log(total, out=total)
+            odds *= total
+            np.matmul(odds, ones, out=sums[start : start + _ROWS])
     return sums
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
@@ -76,34 +77,32 @@ class Anchors(NamedTuple):
         """Number of anchors of each level; their sum is R."""
         return [height * width for height, width in self.shapes]
 
-    def valid_shapes(self, image_sizes: Tensor) -> Tensor:
+    def valid_shapes(self, image_sizes: Tensor) -> np.ndarray:
         """Cells inside each image's own size, rounded up to a multiple of 32 pixels.
 
         Args:
-            image_sizes: (N, 2) heights and widths in pixels before padding.
+            image_sizes: (N, 2) heights and widths in pixels before padding, on the CPU.
 
         Returns:
             (N, L, 2) int64: the number of valid rows and columns of each level.
         """
-        padded = (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
-        # Not new_tensor: that copy would wait for the GPU.
-        strides, shapes = (
-            torch.tensor(x).to(padded.device, non_blocking=True)
-            for x in (self.strides, self.shapes)
-        )
-        cells = (padded[:, None] + strides[:, None] - 1) // strides[:, None]
-        return torch.minimum(cells, shapes)
+        padded = _padded(image_sizes.numpy())[:, None]
+        return np.minimum(-(-padded // np.array(self.strides)[:, None]), self.shapes)
 
     def valid(self, image_sizes: Tensor) -> Tensor:
-        """Returns (N, R) bool: True where the anchor's cell is valid (see `valid_shapes`)."""
-        inside = []
-        for limits, (rows, columns) in zip(
-            self.valid_shapes(image_sizes)[..., None].unbind(dim=1), self.shapes, strict=True
-        ):
-            row = torch.arange(rows, device=image_sizes.device) < limits[:, 0]
-            column = torch.arange(columns, device=image_sizes.device) < limits[:, 1]
-            inside.append((row[:, :, None] & column[:, None, :]).flatten(1))
-        return torch.cat(inside, dim=1)
+        """Returns (N, R) bool: True where the anchor's cell is valid (see `valid_shapes`).
+
+        That is where the anchor's centre lies inside the padded image, at its right and lower end
+        excluded.
+        """
+        limits = _padded(image_sizes) * 2 - 1  # centres are whole pixels, up to rounding
+        twice_x, twice_y = (self.boxes[:, :2] + self.boxes[:, 2:]).t()
+        return (twice_y < limits[:, :1]) & (twice_x < limits[:, 1:])
+
+
+def _padded(image_sizes: Any) -> Any:
+    """Sizes rounded up to the multiple that images are padded to."""
+    return (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
 
 
 class Targets(NamedTuple):

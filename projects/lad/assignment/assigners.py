@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,18 +147,19 @@ def cheapest_per_level(
         (G, L * topk) int64 indices into the candidates, -1 behind an object's last.
     """
     device = cost.device
-    group = candidates.gt * num_levels + candidates.level
-    key, order = torch.sort((group << 32) + _ordered_bits(cost), stable=True)
-    group = key >> 32
+    group = candidates.gt * num_levels + candidates.level  # ascending, as candidates are ordered
+    order = _stable_order((group << 32) + _ordered_bits(cost))
     count = torch.zeros(num_objects * num_levels, dtype=torch.int64, device=device)
     count.scatter_add_(0, group, torch.ones_like(group))
-    rank = torch.arange(len(cost), device=device) - (count.cumsum(0) - count)[group]
+    first = count.cumsum(0) - count
+    rank = torch.arange(len(cost), device=device) - first.index_select(0, group)
+    # The last column takes what is beyond topk.
     table = torch.full((num_objects * num_levels, topk + 1), -1, device=device)
-    table[group, rank.clamp(max=topk)] = order  # the last column takes what is beyond topk
+    table.view(-1).scatter_(0, group * (topk + 1) + rank.clamp(max=topk), order)
     table = table[:, :topk].reshape(num_objects, num_levels * topk)
     if not len(cost):
         return table
-    samples = cost[table.clamp(min=0)].masked_fill(table < 0, math.inf)
+    samples = cost.take(table.clamp(min=0)).masked_fill(table < 0, math.inf)
     return table.gather(1, samples.sort(dim=1, stable=True).indices)
 
 
@@ -204,6 +206,13 @@ def lowest_claims(
     return positive & (key == lowest[slot])
 
 
+def _stable_order(key: Tensor) -> Tensor:
+    """Indices that sort (P,) integers; equal ones keep their order."""
+    if key.device.type == "cpu":  # NumPy is twice as fast
+        return torch.from_numpy(np.argsort(key.numpy(), kind="stable"))
+    return key.sort(stable=True).indices
+
+
 def _ordered_bits(values: Tensor) -> Tensor:
     """Integers in 0..2^32-1 that are ordered as the float32 values."""
     bits = (values + 0.0).view(torch.int32)  # + 0.0 makes one of the two zeros
@@ -229,18 +238,16 @@ def label_anchors(
         num_classes: K, the background's label.
     """
     valid = anchors.valid(targets.image_sizes)
-    labels = torch.where(valid, num_classes, -1)
+    num_slots = valid.numel()
+    # Behind the end is where what is not positive is written.
+    labels = torch.full((num_slots + 1,), num_classes, device=valid.device)
+    labels[:num_slots].masked_fill_(~valid.flatten(), -1)
     gt = torch.full_like(labels, -1)
-    if not len(candidates.gt):
-        return Assignment(labels, gt)
-    num_slots = labels.numel()
-    index = chosen.clamp(min=0).flatten()
-    slot = candidates.image[index] * labels.shape[1] + candidates.anchor[index]
-    slot = torch.where(positive.flatten(), slot, num_slots)  # negatives write behind the end
-    owner = candidates.gt[index]
-
-    def write(target: Tensor, values: Tensor) -> Tensor:
-        padded = torch.cat([target.flatten(), target.new_zeros(1)])
-        return padded.scatter_(0, slot, values)[:num_slots].view_as(target)
-
-    return Assignment(write(labels, targets.classes[owner]), write(gt, owner))
+    if len(candidates.gt):
+        index = chosen.clamp(min=0).flatten()
+        slot = candidates.image.take(index) * valid.shape[1] + candidates.anchor.take(index)
+        slot = torch.where(positive.flatten(), slot, num_slots)
+        owner = candidates.gt.take(index)
+        labels.scatter_(0, slot, targets.classes.take(owner))
+        gt.scatter_(0, slot, owner)
+    return Assignment(labels[:num_slots].view_as(valid), gt[:num_slots].view_as(valid))

@@ -74,22 +74,23 @@ def nearest_candidates(anchors: Anchors, targets: Targets, *, topk: int) -> Cand
 
     An anchor may be the candidate of several objects. Ordered by object, level and anchor. With
     every anchor the whole rectangle between it and the one nearest to the object is at least as
-    near, so only anchors with a rectangle of at most `topk` cells are looked at: 57 for 9.
+    near, so only anchors with a rectangle of at most `topk` cells are looked at: 57 for 9. Worked
+    out on the CPU.
 
     Args:
         anchors: the anchors of the batch's feature maps.
         targets: G objects in N images.
         topk: how many to take per object and level.
     """
-    device = targets.boxes.device
+    device, targets = targets.boxes.device, targets.to("cpu")
     reach = range(1 - topk, topk)
     offsets = [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= topk]
-    offset = torch.tensor(offsets, device=device)
+    offset = torch.tensor(offsets)
     boxes = targets.boxes.double()
-    stride = torch.tensor(anchors.strides, device=device)[:, None]  # (L, 1)
-    width = torch.tensor([w for _, w in anchors.shapes], device=device)[:, None]
-    start = torch.tensor([0, *anchors.num_per_level[:-1]], device=device).cumsum(0)[:, None]
-    limit = anchors.valid_shapes(targets.image_sizes)[targets.image].flip(-1) - 1  # (G, L, 2)
+    stride = torch.tensor(anchors.strides)[:, None]  # (L, 1)
+    width = torch.tensor([w for _, w in anchors.shapes])[:, None]
+    start = torch.tensor([0, *anchors.num_per_level[:-1]]).cumsum(0)[:, None]
+    limit = torch.from_numpy(anchors.valid_shapes(targets.image_sizes))[targets.image].flip(-1) - 1
 
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
     # Halves are rounded down: of two cells equally near, the earlier is the nearest.
@@ -101,4 +102,4 @@ def nearest_candidates(anchors: Anchors, targets: Targets, *, topk: int) -> Cand
     taken = order[..., :topk].sort(dim=-1).values  # offsets are in the order of anchors
     index = (start + cell[..., 1] * width + cell[..., 0]).gather(2, taken)
     gt, level, rank = (~outside.gather(2, taken)).nonzero(as_tuple=True)
-    return Candidates(targets.image[gt], index[gt, level, rank], gt, level)
+    return Candidates(targets.image[gt], index[gt, level, rank], gt, level).to(device)

@@ -4,62 +4,67 @@ An anchor belongs to the object with the highest IoU, if that IoU is at least `m
 that every object claims the anchors that tie at its own highest IoU, however low; of several
 objects that claim one anchor so, the later one wins.
 
-An anchor grid is regular, so the cells that can reach a given IoU with a box lie in a window around
-its centre. Only those windows are visited: a few hundred cells an object instead of all R anchors.
+An anchor grid is regular, so the cells that can reach a given IoU with a box lie around its centre.
+Only those are visited: a few hundred an object instead of all R anchors.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from lad.boxes import boxes_on, paired_iou
+from lad.boxes import boxes_on, paired_iou, take_boxes
 from lad.structures import Anchors, Candidates, Targets
 
-# Windows are a hair larger than needed; the IoU itself decides.
+# A hair more cells are visited than needed; the IoU itself decides.
 _SLACK = 1e-4
 
 
 def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) -> Candidates:
     """Returns the candidates of every object, ordered by object, level and anchor.
 
-    Runs where ``targets`` are: with targets on the CPU a GPU is never waited for.
+    Worked out on the CPU; with targets there a GPU is never waited for.
 
     Args:
         anchors: the anchors of the batch's feature maps.
         targets: G objects in N images.
-        min_iou: below this IoU an anchor is background, unless it is an object's best.
+        min_iou: above 0; below this IoU an anchor is background, unless it is an object's best.
     """
-    boxes = boxes_on(anchors, targets.boxes.device)
-    first, last = _windows(anchors, targets, min_iou)
-    pair_gt, pair_level, pair_anchor = _window_pairs(anchors, first, last)
-    # index_select: indexing by a tensor takes three times as long on a CPU.
-    iou = paired_iou(targets.boxes.index_select(0, pair_gt), boxes.index_select(0, pair_anchor))
+    device, targets = targets.boxes.device, targets.to("cpu")
+    gt, level, anchor = _reachable_cells(anchors, targets, min_iou)
+    objects = torch.from_numpy(gt)
+    overlap = paired_iou(
+        take_boxes(targets.boxes, objects),
+        take_boxes(boxes_on(anchors, "cpu"), torch.from_numpy(anchor)),
+    )
     num_objects = len(targets.boxes)
-    best = iou.new_zeros(num_objects).scatter_reduce_(0, pair_gt, iou, "amax")
-    is_best = (iou == best.index_select(0, pair_gt)) & (iou > 0)
+    best = overlap.new_zeros(num_objects).scatter_reduce_(0, objects, overlap, "amax").numpy()
+    best[best == 0] = np.inf
+    iou = overlap.numpy()
 
     # One integer orders all claims on an anchor: an object's best beats any IoU, the later object
     # wins; else the higher IoU (the bits of a non-negative float are ordered as the float), the
-    # earlier object.
-    claim = torch.where(
-        is_best,
-        pair_gt + (1 << 62),
-        iou.view(torch.int32).long() * (1 << 31) + (num_objects - 1 - pair_gt),
-    )
-    claim = claim.masked_fill((iou < min_iou) & ~is_best, -1)
-    slot = targets.image.index_select(0, pair_gt) * len(boxes) + pair_anchor
-    winner = claim.new_full((len(targets.image_sizes) * len(boxes),), -1)
-    winner.scatter_reduce_(0, slot, claim, "amax")
-    keep = ((claim == winner.index_select(0, slot)) & (claim >= 0)).nonzero(as_tuple=True)[0]
-    gt = pair_gt[keep]
-    return Candidates(targets.image[gt], pair_anchor[keep], gt, pair_level[keep])
+    # earlier object. An IoU below min_iou does not reach the least claim.
+    claim = (_bits(iou) << 31) + (num_objects - 1 - gt)
+    is_best = np.flatnonzero(iou == best[gt])
+    claim[is_best] = gt[is_best] + (1 << 62)
+    least = _bits(np.array([min_iou], dtype=np.float32)) << 31
+    image = targets.image.numpy()[gt]
+    slot = image * len(anchors.boxes) + anchor
+    winner = np.repeat(least, len(targets.image_sizes) * len(anchors.boxes))
+    np.maximum.at(winner, slot, claim)
+    keep = np.flatnonzero(claim == winner[slot])
+    return Candidates(*(torch.from_numpy(x[keep]) for x in (image, anchor, gt, level))).to(device)
 
 
 def centre_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0) -> Candidates:
     """Returns the anchors whose centre lies inside an object's box or close to the box's centre.
 
-    An anchor may be the candidate of several objects. Ordered by object, level and anchor.
+    An anchor may be the candidate of several objects. Ordered by object, level and anchor. Worked
+    out on the CPU.
 
     Args:
         anchors: the anchors of the batch's feature maps.
@@ -67,20 +72,21 @@ def centre_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0
         radius: in strides of the anchor's level: also anchors whose centre is less than this away
             from the centre of the box, in x and in y, are candidates.
     """
+    device, targets = targets.boxes.device, targets.to("cpu")
     boxes = targets.boxes.double()[:, None]  # (G, 1, 4)
     stride = boxes.new_tensor(anchors.strides)[:, None]  # (L, 1)
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    limit = anchors.valid_shapes(targets.image_sizes)[targets.image].flip(-1) - 1  # (G, L, 2)
-    lower = torch.minimum(boxes[..., :2], middle - radius * stride)
+    limit = torch.from_numpy(anchors.valid_shapes(targets.image_sizes))[targets.image].flip(-1) - 1
+    lower = torch.minimum(boxes[..., :2], middle - radius * stride)  # (G, L, 2)
     upper = torch.maximum(boxes[..., 2:], middle + radius * stride)
     first = (lower / stride).floor().long().clamp(min=-1) + 1
     last = torch.minimum((upper / stride).ceil().long() - 1, limit)
-    gt, level, anchor = _window_pairs(anchors, first, last)
+    gt, level, anchor = _window_cells(anchors, first, last)
     near = (anchor_centres(anchors, anchor) - middle[gt, 0]).abs() < radius * stride[level]
     keep = inside_box(anchors, anchor, targets.boxes[gt]) | near.all(dim=1)
     keep = keep.nonzero(as_tuple=True)[0]
     gt = gt[keep]
-    return Candidates(targets.image[gt], anchor[keep], gt, level[keep])
+    return Candidates(targets.image[gt], anchor[keep], gt, level[keep]).to(device)
 
 
 def anchor_centres(anchors: Anchors, index: Tensor) -> Tensor:
@@ -95,7 +101,7 @@ def inside_box(anchors: Anchors, index: Tensor, boxes: Tensor) -> Tensor:
     return ((boxes[:, :2] < centre) & (centre < boxes[:, 2:])).all(dim=1)
 
 
-def _window_pairs(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _window_cells(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All (object, level, anchor) inside windows of cells, ordered so.
 
     Args:
@@ -103,52 +109,99 @@ def _window_pairs(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor
         first: (G, L, 2) first cell, x then y.
         last: (G, L, 2) last cell, inclusive.
     """
-    device, num_levels = first.device, len(anchors.strides)
-    width, height = (last - first + 1).clamp(min=0).flatten(0, 1).unbind(dim=1)  # (G * L,) each
-    height = height * (width > 0)
-    # Windows to rows, then rows to cells: an object has tens of rows, but hundreds of cells.
-    window = torch.repeat_interleave(height)
-    nth = torch.arange(len(window), device=device) - (height.cumsum(0) - height)[window]
-    level_start = torch.tensor([0, *anchors.num_per_level[:-1]], device=device).cumsum(0)
-    level_width = torch.tensor([w for _, w in anchors.shapes], device=device)
+    num_levels = len(anchors.strides)
+    column, row = first.numpy().reshape(-1, 2).T
+    width, height = (last - first + 1).clamp(min=0).numpy().reshape(-1, 2).T
+    window, nth = _repeat(height)
     level = window % num_levels
-    first_x, first_y = first.flatten(0, 1)[window].unbind(dim=1)
-    row_start = level_start[level] + (first_y + nth) * level_width[level] + first_x
-    width = width[window]
-    row = torch.repeat_interleave(width)
-    shift = row_start - (width.cumsum(0) - width)
-    anchor = torch.arange(len(row), device=device) + shift.index_select(0, row)
-    gt = torch.div(window, num_levels, rounding_mode="floor")
-    return gt.index_select(0, row), level.index_select(0, row), anchor
+    start = _first_cells(anchors, level, row[window] + nth) + column[window]
+    line, nth = _repeat(width[window])
+    window, level = window[line], level[line]
+    gt, level, anchor = map(torch.from_numpy, (window // num_levels, level, start[line] + nth))
+    return gt, level, anchor
 
 
-def _windows(anchors: Anchors, targets: Targets, min_iou: float) -> tuple[Tensor, Tensor]:
-    """First and last cell (x, y), per object and level, that can be a candidate; (G, L, 2) each.
+def _reachable_cells(
+    anchors: Anchors, targets: Targets, min_iou: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(object, level, anchor) of all cells that may be a candidate and of few others, ordered so.
 
-    From IoU >= t follows: intersection >= t (A + B) / (1 + t); and an intersection is at most its
-    extent in one direction times the smaller side in the other.
+    From IoU >= t follows: intersection >= t (A + B) / (1 + t). Rows that overlap the box too little
+    in y for that, all the smaller width assumed, are left out; a row's overlap in y then says how
+    much overlap in x its cells need.
     """
-    boxes = targets.boxes.double()
-    stride = boxes.new_tensor(anchors.strides)[:, None]  # (L, 1)
-    side = boxes.new_tensor(anchors.sizes)[:, None]
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
-    size = (boxes[:, 2:] - boxes[:, :2])[:, None]
-    limit = anchors.valid_shapes(targets.image_sizes)[targets.image].flip(-1) - 1  # (G, L, 2)
+    num_objects, num_levels = len(targets.boxes), len(anchors.strides)
+    gt, level = np.divmod(np.arange(num_objects * num_levels), num_levels)  # (G * L,) all arrays
+    left, top, right, bottom = targets.boxes.numpy().astype(np.float64)[gt].T
+    grid = _Grid(np.array(anchors.strides)[level], np.array(anchors.sizes)[level])
+    rows, columns = anchors.valid_shapes(targets.image_sizes)[targets.image.numpy()[gt], level].T
 
-    overlap_limit = torch.minimum(size, side)  # (G, L, 2): the most that can overlap in x and y
-    areas = size.prod(dim=-1) + side.prod(dim=-1) ** 2  # (G, L)
+    areas = (right - left) * (bottom - top) + grid.side**2
     # The nearest valid cell's IoU bounds the object's best from below: ties at it stay inside.
-    nearest = torch.minimum((centre / stride).round().clamp(min=0), limit)
-    reach = (size + side) / 2
-    overlap = (reach - (centre - nearest * stride).abs()).clamp(min=0)
-    overlap = torch.minimum(overlap, overlap_limit).prod(dim=-1)
-    reachable = (overlap / (areas - overlap)).amax(dim=1, keepdim=True)  # (G, 1)
-    threshold = reachable.clamp(max=min_iou) * (1 - _SLACK)
+    column, row = grid.nearest(left, right, columns), grid.nearest(top, bottom, rows)
+    common = grid.overlap(left, right, column) * grid.overlap(top, bottom, row)
+    reachable = (common / (areas - common)).reshape(num_objects, num_levels).max(axis=1)
+    threshold = np.minimum(reachable, min_iou)[gt] * (1 - _SLACK)
+    needed = threshold / (1 + threshold) * areas
 
-    needed = (threshold / (1 + threshold) * areas)[..., None]
-    needed = needed / overlap_limit.flip(-1).clamp(min=1e-12)
-    distance = torch.where(needed <= overlap_limit * (1 + _SLACK), reach - needed, -1.0)
-    distance = distance * (1 + _SLACK) + _SLACK
-    first = ((centre - distance) / stride).ceil().long().clamp(min=0)
-    last = torch.minimum(((centre + distance) / stride).floor().long(), limit)
-    return first, torch.where(distance > 0, last, first - 1)
+    first, height = grid.span(top, bottom, needed / np.minimum(right - left, grid.side), rows)
+    window, nth = _repeat(height)
+    row, level = first[window] + nth, level[window]
+    left, top, right, bottom, needed, columns = (
+        x[window] for x in (left, top, right, bottom, needed, columns)
+    )
+    grid = _Grid(grid.stride[window], grid.side[window])
+    first, width = grid.span(left, right, needed / grid.overlap(top, bottom, row), columns)
+    start = _first_cells(anchors, level, row) + first
+    line, nth = _repeat(width)
+    return gt[window][line], level[line], start[line] + nth
+
+
+class _Grid(NamedTuple):
+    """The anchors of a pyramid level in one direction, x or y; of many levels at once.
+
+    Attributes:
+        stride: (W,) pixels between cells.
+        side: (W,) side of the anchors.
+    """
+
+    stride: np.ndarray
+    side: np.ndarray
+
+    def nearest(self, low: np.ndarray, high: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """The cell among the first ``limit`` whose anchor's centre is nearest to the middle."""
+        return np.clip(np.rint((low + high) / 2 / self.stride), 0, limit - 1)
+
+    def overlap(self, low: np.ndarray, high: np.ndarray, cell: np.ndarray) -> np.ndarray:
+        """Pixels that the cell's anchor has between ``low`` and ``high``."""
+        centre = cell * self.stride
+        end = np.minimum(high, centre + self.side / 2)
+        return np.maximum(end - np.maximum(low, centre - self.side / 2), 0)
+
+    def span(
+        self, low: np.ndarray, high: np.ndarray, needed: np.ndarray, limit: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """First cell that overlaps by ``needed`` > 0 pixels, and number of such cells."""
+        first = np.maximum(np.ceil((low + needed - self.side / 2) / self.stride), 0)
+        last = np.minimum(np.floor((high - needed + self.side / 2) / self.stride), limit - 1)
+        possible = (0 < needed) & (needed <= np.minimum(high - low, self.side))
+        count = np.where(possible, np.maximum(last - first + 1, 0), 0)
+        return first.astype(np.int64), count.astype(np.int64)
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """The bits of float32 values as int64."""
+    return values.view(np.int32).astype(np.int64)
+
+
+def _first_cells(anchors: Anchors, level: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Index of the first anchor of rows."""
+    start = np.cumsum([0, *anchors.num_per_level[:-1]])
+    width = np.array([width for _, width in anchors.shapes])
+    return start[level] + row * width[level]
+
+
+def _repeat(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each index as often as ``counts`` says, and which of its repetitions it is."""
+    index = np.repeat(np.arange(len(counts)), counts)
+    return index, np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)

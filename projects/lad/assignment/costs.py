@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lad.boxes import decode_boxes, paired_giou, paired_iou
+from lad.boxes import decode_boxes, paired_giou, paired_iou, take_boxes
 from lad.focal import focal_negative, focal_negative_sum, focal_positive
 from lad.structures import Anchors, Candidates, DensePredictions, Targets
 
@@ -38,9 +38,9 @@ class AssignmentCost(ABC):
             return self.cost(
                 predictions.scores.flatten(0, 1).index_select(0, row).float(),
                 predictions.probabilities,
-                targets.classes[candidates.gt],
-                decode_boxes(anchors.boxes.index_select(0, candidates.anchor), deltas),
-                targets.boxes.index_select(0, candidates.gt),
+                targets.classes.index_select(0, candidates.gt),
+                decode_boxes(take_boxes(anchors.boxes, candidates.anchor), deltas),
+                take_boxes(targets.boxes, candidates.gt),
             )
 
     @abstractmethod

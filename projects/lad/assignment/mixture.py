@@ -21,6 +21,7 @@ MAX_ITERATIONS = 100
 REGULARISATION = 1e-6
 _WEIGHT_EPS = 10 * torch.finfo(torch.float64).eps
 _LOG_2PI = math.log(2 * math.pi)
+_MAX_LOG_ODDS = 700.0  # float64 holds exp of it
 
 
 class MixtureFit(NamedTuple):
@@ -94,45 +95,55 @@ def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
     """
     all_mask = present.numpy()
     all_x = np.where(all_mask, samples.detach().numpy(), 0.0).astype(np.float64)
-    minimum = np.where(all_mask, all_x, np.inf).min(axis=1, initial=np.inf)
-    maximum = np.where(all_mask, all_x, -np.inf).max(axis=1, initial=-np.inf)
     fitted = np.empty((3, 2, len(all_x)))  # means, variances, weights
-    fitted[0] = np.nan_to_num(np.stack([minimum, maximum]), posinf=0.0, neginf=0.0)
+    fitted[0, 0] = np.where(all_mask, all_x, np.inf).min(axis=1, initial=np.inf)
+    fitted[0, 1] = np.where(all_mask, all_x, -np.inf).max(axis=1, initial=-np.inf)
+    fitted[0, :, ~all_mask.any(axis=1)] = 0.0
     fitted[1], fitted[2] = 1.0, 0.5
     iterations = np.full(len(all_x), MAX_ITERATIONS)
 
-    rows, x, mask = np.arange(len(all_x)), all_x, all_mask.astype(np.float64)
-    count = np.maximum(mask.sum(axis=1), 1)
+    used = all_mask.any(axis=0)
+    x, mask = all_x.compress(used, axis=1), all_mask.compress(used, axis=1).astype(np.float64)
+    rows = np.arange(len(all_x))
+    ones = np.ones(x.shape[1])
+    count = np.maximum(mask @ ones, 1)
     bound = np.full(len(x), -np.inf)
     parameters = fitted.copy()
     squared = (x - parameters[0][..., None]) ** 2
+    share = np.empty_like(squared)
     for iteration in range(1, MAX_ITERATIONS + 1):
-        log_odds, density, rest = _expect_numpy(squared, parameters)
-        new_bound = np.einsum("bt,bt->b", density, mask) / count
-        share = _shares_numpy(log_odds, rest, mask)
-        total = share.sum(axis=2) + _WEIGHT_EPS
-        parameters[0] = np.einsum("cbt,bt->cb", share, x) / total
+        lower, upper = _log_joint(squared, parameters)
+        log_odds = lower - upper
+        odds = np.exp(np.minimum(log_odds, _MAX_LOG_ODDS))
+        total = 1 + odds
+        density = upper + np.maximum(log_odds, np.log(total))
+        new_bound = np.vecdot(density, mask) / count
+        np.divide(mask, total, out=share[1])
+        np.multiply(odds, share[1], out=share[0])
+        size = share @ ones + _WEIGHT_EPS
+        parameters[0] = np.vecdot(share, x) / size
         np.subtract(x, parameters[0][..., None], out=squared)
         squared *= squared
-        parameters[1] = np.einsum("cbt,cbt->cb", share, squared) / total + REGULARISATION
-        parameters[2] = total / total.sum(axis=0)
+        parameters[1] = np.vecdot(share, squared) / size + REGULARISATION
+        parameters[2] = size / (size[0] + size[1])
         done = np.abs(new_bound - bound) < TOLERANCE
         bound = new_bound
         if done.any():
-            fitted[..., rows[done]], iterations[rows[done]] = parameters[..., done], iteration
-            left = np.flatnonzero(~done)
+            finished, left = rows[done], np.flatnonzero(~done)
+            fitted[..., finished], iterations[finished] = parameters[..., done], iteration
             if not len(left):
                 break
             rows, x, mask = rows[left], x[left], mask[left]
             count, bound = count[left], bound[left]
             parameters, squared = parameters.take(left, 2), squared.take(left, 1)
+            share = np.empty_like(squared)
     else:
         fitted[..., rows] = parameters
-    squared = (all_x - fitted[0][..., None]) ** 2
-    log_odds, density, _ = _expect_numpy(squared, fitted)
+    lower, upper = _log_joint((all_x - fitted[0][..., None]) ** 2, fitted)
+    density = np.logaddexp(lower, upper) - 0.5 * _LOG_2PI
     tensors = [np.ascontiguousarray(v.T) for v in fitted]
-    lower = (log_odds >= 0) & all_mask
-    return MixtureFit(*map(torch.from_numpy, (lower, density, *tensors, iterations)))
+    first = (lower >= upper) & all_mask
+    return MixtureFit(*map(torch.from_numpy, (first, density, *tensors, iterations)))
 
 
 def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
@@ -188,27 +199,17 @@ def _maximise(
     return means, variances, total / total.sum(dim=1, keepdim=True)
 
 
-def _expect_numpy(
-    squared: np.ndarray, parameters: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`_expect` from (2, B, T) squared distances and (3, 2, B) means, variances and weights.
+def _log_joint(squared: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """Logarithm of the weighted densities of both components, up to the constant -log(2 pi) / 2.
 
-    The third result is exp(-|log-odds|): the less probable component's odds.
+    Args:
+        squared: (2, B, T) squared distances to the means.
+        parameters: (3, 2, B) means, variances and weights.
+
+    Returns:
+        (2, B, T).
     """
     _, variances, weights = parameters
-    constant = np.log(weights) - 0.5 * (np.log(variances) + _LOG_2PI)
-    lower, upper = constant[..., None] - squared * (0.5 / variances)[..., None]
-    log_odds = lower - upper
-    rest = np.exp(-np.abs(log_odds))
-    return log_odds, np.maximum(lower, upper) + np.log1p(rest), rest
-
-
-def _shares_numpy(log_odds: np.ndarray, rest: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The (2, B, T) shares of both components in every sample, 0 where there is none."""
-    more = mask / (1 + rest)  # of the more probable component
-    less = rest * more
-    share = np.empty((2, *mask.shape))
-    first = log_odds >= 0
-    share[0] = np.where(first, more, less)
-    share[1] = np.where(first, less, more)
-    return share
+    log_joint = squared * (-0.5 / variances)[..., None]
+    log_joint += np.log(weights / np.sqrt(variances))[..., None]
+    return log_joint
