@@ -13,6 +13,7 @@ from lad.boxes import (
     encode_boxes,
     paired_giou,
     paired_iou,
+    take_boxes,
 )
 
 
@@ -62,6 +63,22 @@ def test_decoding_clamps_both_ways():
     boxes = decode_boxes(anchor, torch.tensor([[0, 0, 1e4, 0], [0, 0, -1e4, 0.0]]))
     widths = boxes[:, 2] - boxes[:, 0]
     assert widths.tolist() == pytest.approx([1000.0, 0.256], rel=1e-4)
+
+
+def test_one_set_of_anchors_decodes_many_images():
+    anchors = torch.tensor([[0.0, 0.0, 16.0, 16.0], [8.0, 8.0, 24.0, 40.0]])
+    deltas = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([decode_boxes(anchors, image) for image in deltas])
+    assert torch.equal(decode_boxes(anchors, deltas), alone)
+
+
+def test_taken_boxes_are_those_at_the_indices():
+    boxes = torch.arange(12.0).view(3, 4)
+    index = torch.tensor([2, 0, 2])
+    assert torch.equal(take_boxes(boxes, index), boxes[index])
+    assert take_boxes(boxes, index[:0]).shape == (0, 4)
+    with pytest.raises((IndexError, RuntimeError)):
+        take_boxes(boxes, torch.tensor([3]))
 
 
 def test_encoding_is_decodings_inverse():

@@ -6,18 +6,13 @@ Ends with a line per target; exit status 1 when one is short. Figures: docs/perf
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-# Threads that wait asleep, not spinning: else whatever else runs on the machine costs each parallel
-# operation milliseconds. It has to be said before PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks import assignment, evaluation, inference, loader, step  # noqa: E402
-from benchmarks.measure import Report  # noqa: E402
+from benchmarks import assignment, evaluation, inference, loader, step
+from benchmarks.measure import Report
 
 MODES = {
     "assignment": assignment,

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes, pairwise_iou
+from fvcore.nn import giou_loss, sigmoid_focal_loss
+from torch import Tensor
 
 from benchmarks.measure import Report, interleaved
 from benchmarks.scenes import make_anchors, parse_size, random_targets, spread_predictions
 from lad.assignment.assigners import PAAAssigner, cheapest_per_level, label_anchors
 from lad.assignment.costs import PAACost
-from lad.structures import Anchors, Assignment, DensePredictions, Targets
+from lad.boxes import decode_boxes
+from lad.structures import Anchors, Assignment, Candidates, DensePredictions, Targets
 
 IMAGES = 2
 TURN = 0.05  # seconds
@@ -50,18 +55,25 @@ def run(args: argparse.Namespace, report: Report) -> None:
     variants = {}
     for count in counts:
         scene = assigner, anchors, predictions, random_targets(IMAGES, count, height, width)
-        check_labels(assign(*scene), assign_one_by_one(*scene), count)
-        variants[count, "batched"] = partial(assign, *scene)
-        variants[count, "looped"] = partial(assign_one_by_one, *scene)
+        ways = {
+            "this project": assign,
+            "one by one": assign_one_by_one,
+            "fits one by one": assign_fits_one_by_one,
+        }
+        for name, way in ways.items():
+            check_labels(assign(*scene), way(*scene), count)
+            variants[count, name] = partial(way, *scene)
     seconds = interleaved(variants, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for (count, name), value in seconds.items():
         report.figure(f"{name}, {count} objects an image", value * 1e3, "ms")
     for count, speedup in SPEEDUPS.items():
         if count in counts:
-            ratio = seconds[count, "looped"] / seconds[count, "batched"]
+            ratio = seconds[count, "one by one"] / seconds[count, "this project"]
             report.at_least(f"assignment-speedup-{count}", ratio, speedup)
+            ratio = seconds[count, "fits one by one"] / seconds[count, "this project"]
+            report.figure(f"speed-up where only fits differ, {count} objects an image", ratio, "x")
     if {60, 300} <= set(counts):
-        growth = seconds[300, "batched"] / seconds[60, "batched"]
+        growth = seconds[300, "this project"] / seconds[60, "this project"]
         report.at_most("assignment-growth-60-to-300", growth, 5)
     for count in counts:
         targets = random_targets(IMAGES, count, height, width)
@@ -89,14 +101,66 @@ def assign(
 def assign_one_by_one(
     assigner: PAAAssigner, anchors: Anchors, predictions: DensePredictions, targets: Targets
 ) -> Assignment:
-    """Runs the same steps with top 9, mixture and labels in a loop over objects, fits on the CPU.
+    """Runs the same steps as is usual for PAA, and as the official code does.
 
-    So does the official code. Candidates and cost are this project's.
+    Candidates from each image's matrix of IoUs, focal loss on one-hot targets, then object by
+    object the top 9, a fit on the CPU and the labels.
     """
+    device = predictions.scores.device
+    targets = targets.to(device)
+    candidates = matrix_candidates(anchors, targets, assigner.min_iou)
+    cost = one_hot_cost(predictions, anchors, targets, candidates)
+    return label_one_by_one(assigner, cost, candidates, anchors, targets)
+
+
+def assign_fits_one_by_one(
+    assigner: PAAAssigner, anchors: Anchors, predictions: DensePredictions, targets: Targets
+) -> Assignment:
+    """Runs this project's candidates and cost, then objects in a loop."""
     device = predictions.scores.device
     candidates = assigner.candidates(anchors, targets).to(device)
     targets = targets.to(device)
     cost = assigner.cost(predictions, anchors, targets, candidates)
+    return label_one_by_one(assigner, cost, candidates, anchors, targets)
+
+
+def matrix_candidates(anchors: Anchors, targets: Targets, min_iou: float) -> Candidates:
+    """Returns `iou_candidates`, in another order, from the IoUs of all anchors and objects."""
+    valid = anchors.valid(targets.image_sizes)
+    sizes = torch.tensor(anchors.num_per_level, device=valid.device)
+    levels = torch.repeat_interleave(torch.arange(len(sizes), device=valid.device), sizes)
+    parts = []
+    for image in range(len(valid)):
+        objects = (targets.image == image).nonzero()[:, 0]
+        iou = pairwise_iou(Boxes(targets.boxes[objects]), Boxes(anchors.boxes))
+        iou = iou.masked_fill(~valid[image], -1)
+        best, which = iou.max(dim=0)
+        owner = torch.where(best >= min_iou, objects[which], -1)
+        for row, highest in enumerate(iou.amax(dim=1)):
+            owner[iou[row] == highest] = objects[row]
+        anchor = (owner >= 0).nonzero()[:, 0]
+        parts.append(
+            Candidates(targets.image[owner[anchor]], anchor, owner[anchor], levels[anchor])
+        )
+    return Candidates(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def one_hot_cost(
+    predictions: DensePredictions, anchors: Anchors, targets: Targets, candidates: Candidates
+) -> Tensor:
+    """Returns the costs of `PAACost` by fvcore's losses."""
+    at = candidates.image, candidates.anchor
+    scores = predictions.scores[at]
+    one_hot = F.one_hot(targets.classes[candidates.gt], scores.shape[1]).to(scores)
+    class_cost = sigmoid_focal_loss(scores, one_hot, alpha=0.25, gamma=2.0).sum(dim=1)
+    boxes = decode_boxes(anchors.boxes[candidates.anchor], predictions.deltas[at])
+    return class_cost + 1.3 * giou_loss(boxes, targets.boxes[candidates.gt])
+
+
+def label_one_by_one(
+    assigner: PAAAssigner, cost: Tensor, candidates: Candidates, anchors: Anchors, targets: Targets
+) -> Assignment:
+    """Runs top 9, mixture and labels in a loop over objects, fits on the CPU."""
     labels = torch.where(anchors.valid(targets.image_sizes), assigner.num_classes, -1)
     gt = torch.full_like(labels, -1)
     for image in range(len(labels)):
@@ -111,7 +175,7 @@ def assign_one_by_one(
             order = torch.cat(chosen)
             order = order[costs[order].argsort()]
             positive = torch.from_numpy(positives(costs[order].cpu().double().numpy()))
-            anchor = candidates.anchor[of_image[order[positive.to(device)]]]
+            anchor = candidates.anchor[of_image[order[positive.to(order.device)]]]
             labels[image, anchor] = targets.classes[index]
             gt[image, anchor] = index
     return Assignment(labels, gt)
@@ -188,9 +252,9 @@ def plot(seconds: dict[tuple[int, str], float], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    for name, label in (("looped", "one scikit-learn fit per object"), ("batched", "this project")):
+    for name in ("one by one", "this project"):
         counts = [count for count, kind in seconds if kind == name]
-        axes.plot(counts, [seconds[x, name] * 1e3 for x in counts], marker="o", label=label)
+        axes.plot(counts, [seconds[x, name] * 1e3 for x in counts], marker="o", label=name)
     axes.set(
         xscale="log",
         yscale="log",

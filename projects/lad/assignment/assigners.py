@@ -69,7 +69,7 @@ class PAAAssigner(LabelAssigner):
         Args:
             cost: the assignment cost.
             num_classes: K, the background's label.
-            min_iou: lowest IoU of a candidate that is not its object's best.
+            min_iou: lowest IoU, above 0, of a candidate that is not its object's best.
             topk: candidates of each object and level that enter the mixture.
             separation: "peak" or "mean".
             single_candidate_positive: an object's only candidate is positive (original PAA); the
@@ -77,13 +77,15 @@ class PAAAssigner(LabelAssigner):
             mixture: "batched", or "sklearn": one scikit-learn fit per object, the slow reference.
 
         Raises:
-            ValueError: on an unknown separation or mixture, or topk < 1.
+            ValueError: on an unknown separation or mixture, min_iou <= 0 or topk < 1.
         """
         mixtures = {"batched": fit_mixtures, "sklearn": fit_mixtures_sklearn}
         if separation not in ("peak", "mean"):
             raise ValueError(f"separation={separation!r}: choose 'peak' or 'mean'")
         if mixture not in mixtures:
             raise ValueError(f"mixture={mixture!r}: choose 'batched' or 'sklearn'")
+        if min_iou <= 0:
+            raise ValueError(f"min_iou={min_iou}: candidates overlap their object, give above 0")
         if topk < 1:
             raise ValueError(f"topk={topk}: at least one candidate per level is needed")
         self.cost = cost

@@ -81,7 +81,7 @@ def centre_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0
     upper = torch.maximum(boxes[..., 2:], middle + radius * stride)
     first = (lower / stride).floor().long().clamp(min=-1) + 1
     last = torch.minimum((upper / stride).ceil().long() - 1, limit)
-    gt, level, anchor = _window_cells(anchors, first, last)
+    gt, level, anchor = map(torch.from_numpy, _window_cells(anchors, first.numpy(), last.numpy()))
     near = (anchor_centres(anchors, anchor) - middle[gt, 0]).abs() < radius * stride[level]
     keep = inside_box(anchors, anchor, targets.boxes[gt]) | near.all(dim=1)
     keep = keep.nonzero(as_tuple=True)[0]
@@ -101,7 +101,9 @@ def inside_box(anchors: Anchors, index: Tensor, boxes: Tensor) -> Tensor:
     return ((boxes[:, :2] < centre) & (centre < boxes[:, 2:])).all(dim=1)
 
 
-def _window_cells(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _window_cells(
+    anchors: Anchors, first: np.ndarray, last: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All (object, level, anchor) inside windows of cells, ordered so.
 
     Args:
@@ -110,15 +112,14 @@ def _window_cells(anchors: Anchors, first: Tensor, last: Tensor) -> tuple[Tensor
         last: (G, L, 2) last cell, inclusive.
     """
     num_levels = len(anchors.strides)
-    column, row = first.numpy().reshape(-1, 2).T
-    width, height = (last - first + 1).clamp(min=0).numpy().reshape(-1, 2).T
+    column, row = first.reshape(-1, 2).T
+    width, height = np.maximum(last - first + 1, 0).reshape(-1, 2).T
     window, nth = _repeat(height)
     level = window % num_levels
     start = _first_cells(anchors, level, row[window] + nth) + column[window]
     line, nth = _repeat(width[window])
     window, level = window[line], level[line]
-    gt, level, anchor = map(torch.from_numpy, (window // num_levels, level, start[line] + nth))
-    return gt, level, anchor
+    return window // num_levels, level, start[line] + nth
 
 
 def _reachable_cells(
@@ -184,7 +185,7 @@ class _Grid(NamedTuple):
         """First cell that overlaps by ``needed`` > 0 pixels, and number of such cells."""
         first = np.maximum(np.ceil((low + needed - self.side / 2) / self.stride), 0)
         last = np.minimum(np.floor((high - needed + self.side / 2) / self.stride), limit - 1)
-        possible = (0 < needed) & (needed <= np.minimum(high - low, self.side))
+        possible = (needed > 0) & (needed <= np.minimum(high - low, self.side))
         count = np.where(possible, np.maximum(last - first + 1, 0), 0)
         return first.astype(np.int64), count.astype(np.int64)
 
