@@ -105,6 +105,11 @@ def _padded(image_sizes: Any) -> Any:
     return (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
 
 
+def _to(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copies to a GPU without waiting; back from it with, or what is not yet there is read."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
+
+
 class Targets(NamedTuple):
     """The ground truth of a batch, flat.
 
@@ -140,7 +145,7 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device | str) -> Targets:
         """Returns the same targets on another device."""
-        return Targets(*(x.to(device, non_blocking=True) for x in self))
+        return Targets(*(_to(x, device) for x in self))
 
 
 class Candidates(NamedTuple):
@@ -162,7 +167,7 @@ class Candidates(NamedTuple):
 
     def to(self, device: torch.device | str) -> Candidates:
         """Returns the same candidates on another device."""
-        return Candidates(*(x.to(device, non_blocking=True) for x in self))
+        return Candidates(*(_to(x, device) for x in self))
 
 
 class Assignment(NamedTuple):

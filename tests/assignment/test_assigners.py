@@ -190,6 +190,8 @@ def test_a_gpu_is_waited_for_once():
         assert len(waits) == (device == "cuda")
         expected = labels if expected is None else expected
         assert torch.equal(labels.cpu(), expected)
+        same = paa.candidates(anchors, on_device)  # waits
+        assert all(torch.equal(x, y) for x, y in zip(same, candidates, strict=True))
 
 
 @pytest.mark.parametrize(

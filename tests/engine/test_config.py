@@ -176,6 +176,8 @@ def test_what_cannot_be_built_names_its_section():
         ("model.channels=2.5", "^model cannot be built from these values: TypeError: "),
         ("model._target_=foo.bar", "^model cannot be built from these values: "),
         ("optimizer.lr=-1", "Invalid learning rate"),
+        ("optimizer.lr=null", "^optimizer cannot be built from these values: TypeError: "),
+        ("optimizer._target_=foo.bar", "^optimizer cannot be built from these values: "),
     ):
         config = load(override)
         with pytest.raises(ValueError, match=message) as error:

@@ -68,7 +68,16 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def build(config: DictConfig, key: str) -> Any:
-    """Instantiates a node of a config.
+    """Instantiates a node of a config (see `build_node`)."""
+    return build_node(OmegaConf.select(config, key), key)
+
+
+def build_node(node: DictConfig, name: str) -> Any:
+    """Instantiates a node.
+
+    Args:
+        node: with a ``_target_``.
+        name: of the node, for errors.
 
     Raises:
         ValueError: if a value in it is of a wrong type, a target does not exist, or another value
@@ -76,13 +85,13 @@ def build(config: DictConfig, key: str) -> Any:
         OSError: if a file is missing.
     """
     try:
-        return instantiate(OmegaConf.select(config, key))
+        return instantiate(node)
     except (ValueError, OSError):
         raise
     except Exception as error:  # whatever a target raises at a value that it cannot take
-        logger.debug(f"{key} cannot be built", exc_info=True)
+        logger.debug(f"{name} cannot be built", exc_info=True)
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise ValueError(f"{key} cannot be built from these values: {reason}") from error
+        raise ValueError(f"{name} cannot be built from these values: {reason}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from glob import escape, glob
 
 import torch
-from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+
+from lad.engine.config import build_node
 
 
 def resolve_device(name: str) -> str:
@@ -165,9 +166,12 @@ def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
     Args:
         config: has ``params.model``, as Detectron2's common configs, which is set here.
         model: whose parameters are optimised.
+
+    Raises:
+        ValueError: if a value in it cannot work.
     """
     config.params.model = model
-    optimizer = instantiate(config)
+    optimizer = build_node(config, "optimizer")
     # Lists of a config are no plain lists, and checkpoints that hold them do not load.
     for group in optimizer.param_groups:
         for name, value in group.items():
