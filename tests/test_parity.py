@@ -55,5 +55,12 @@ def test_bad_arguments_are_one_line(arguments, message):
     assert result.returncode == 2 and message in result.stderr
 
 
+def test_a_damaged_fixture_is_one_line(tmp_path):
+    (tmp_path / "s12_paa.npz").write_bytes((OFFICIAL / "s12_paa.npz").read_bytes()[:5000])
+    result = check_parity(str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith("s12_paa.npz is damaged, or no .npz file")
+
+
 def test_nothing_compared_fails():
     assert check_parity().returncode == 1

@@ -9,6 +9,7 @@ A line a quantity; R = max|a - b| / max(max|b|, 1e-6). Exit status 1 when an R e
 import argparse
 import sys
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 
@@ -53,6 +54,8 @@ def main() -> int:
             parser.error(f"{folder} holds no .npz fixtures")
         for path in paths:
             if (family := family_of(path)) in FAMILIES:
+                if not is_zipfile(path):
+                    parser.error(f"{path} is damaged, or no .npz file")
                 report.begin(path.stem, family)
                 FAMILIES[family](path, report)
     if args.mixture_random:
