@@ -252,9 +252,9 @@ def plot(seconds: dict[tuple[int, str], float], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    for name in ("one by one", "this project"):
+    for name, label in (("one by one", "objects one by one"), ("this project", "this project")):
         counts = [count for count, kind in seconds if kind == name]
-        axes.plot(counts, [seconds[x, name] * 1e3 for x in counts], marker="o", label=name)
+        axes.plot(counts, [seconds[x, name] * 1e3 for x in counts], marker="o", label=label)
     axes.set(
         xscale="log",
         yscale="log",
