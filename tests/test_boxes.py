@@ -97,6 +97,14 @@ def test_overlaps_by_hand():
     assert paired_giou(box, apart).item() == pytest.approx(-0.5)  # hull 16, union 8
 
 
+def test_overlaps_broadcast():
+    box, others = torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.rand(3, 2, 4).cumsum(dim=-1)
+    for overlap in (paired_iou, paired_giou):
+        expected = overlap(box.expand(3, 2, 4), others)
+        assert torch.equal(overlap(box, others), expected)
+        assert torch.equal(overlap(box[None], others), expected)
+
+
 def test_overlap_of_boxes_without_area_is_zero():
     point = torch.tensor([1.0, 1.0, 1.0, 1.0])
     assert paired_iou(point, point).item() == 0

@@ -44,6 +44,22 @@ def test_row_sums_are_the_sums_of_the_rows(probabilities, monkeypatch):
     assert focal_negative_sum(scores[:0], probabilities, 0.25, 2.0).shape == (0,)
 
 
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_row_sums_are_float32(probabilities):
+    scores = LOGITS[:40].reshape(8, 5).sigmoid().bfloat16()
+    sums = focal_negative_sum(scores, probabilities, 0.25, 2.0)
+    expected = focal_negative(scores.float(), probabilities, 0.25, 2.0).sum(dim=1)
+    torch.testing.assert_close(sums, expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_row_sums_of_diverged_logits_are_not_finite():
+    logits = torch.tensor([[1.0, torch.nan], [torch.inf, 0.0], [-torch.inf, 0.0]])
+    sums = focal_negative_sum(logits, False, 0.25, 2.0)
+    assert sums.isfinite().tolist() == [False, False, True]
+    torch.testing.assert_close(sums[2], focal_negative(torch.zeros(()), False, 0.25, 2.0))
+
+
 def test_impossible_probabilities_stay_finite():
     scores = torch.tensor([0.0, 1.0])
     assert focal_negative(scores, True, 0.25, 2.0).tolist() == [0.0, 75.0]  # 0.75 x 100

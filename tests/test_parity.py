@@ -55,8 +55,9 @@ def test_bad_arguments_are_one_line(arguments, message):
     assert result.returncode == 2 and message in result.stderr
 
 
-def test_a_damaged_fixture_is_one_line(tmp_path):
-    (tmp_path / "s12_paa.npz").write_bytes((OFFICIAL / "s12_paa.npz").read_bytes()[:5000])
+@pytest.mark.parametrize("damage", [lambda x: x[:5000], lambda x: x[:5000] + b"." + x[5001:]])
+def test_a_damaged_fixture_is_one_line(damage, tmp_path):
+    (tmp_path / "s12_paa.npz").write_bytes(damage((OFFICIAL / "s12_paa.npz").read_bytes()))
     result = check_parity(str(tmp_path))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith("s12_paa.npz is damaged, or no .npz file")

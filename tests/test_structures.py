@@ -4,6 +4,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from helpers import make_anchors, make_predictions
+from lad.boxes import AnchorGenerator
 from lad.structures import Targets
 
 
@@ -48,6 +49,17 @@ def test_anchors_are_valid_up_to_the_image_rounded_up_to_32():
     # 33 x 64 rounds up to 64 x 64: 8 x 8, 4 x 4 and 2 x 2 cells
     assert [int(level.sum()) for level in cells] == [64, 16, 4]
     assert cells[2].view(3, 4)[:2, :2].all()
+
+
+def test_centres_that_rounding_moves_are_valid_where_their_cells_are():
+    anchors = AnchorGenerator(strides=(90, 64), scale=30.35)([(8, 8), (12, 12)])
+    sizes = torch.tensor([[640, 90], [33, 320], [450, 271]])
+    valid = anchors.valid(sizes).split(anchors.num_per_level, dim=1)
+    for level, (rows, columns) in enumerate(anchors.shapes):
+        counts = torch.from_numpy(anchors.valid_shapes(sizes)[:, level])
+        inside = torch.arange(rows) < counts[:, :1]
+        expected = inside[:, :, None] & (torch.arange(columns) < counts[:, 1:])[:, None]
+        assert torch.equal(valid[level], expected.flatten(1))
 
 
 def test_predictions_give_probabilities_and_leave_the_graph():

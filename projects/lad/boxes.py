@@ -126,6 +126,7 @@ def paired_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
 
     Fastest where a coordinate of all boxes lies together in memory (as `decode_boxes` gives them).
     """
+    boxes, others = torch.broadcast_tensors(boxes, others)
     return _overlap(boxes.movedim(-1, 0), others.movedim(-1, 0), eps)[0]
 
 
@@ -134,7 +135,7 @@ def paired_giou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
 
     Memory as in `paired_iou`.
     """
-    boxes, others = boxes.movedim(-1, 0), others.movedim(-1, 0)
+    boxes, others = (x.movedim(-1, 0) for x in torch.broadcast_tensors(boxes, others))
     iou, union = _overlap(boxes, others, eps)
     hull = torch.maximum(boxes[2:], others[2:]) - torch.minimum(boxes[:2], others[:2])
     hull = _product(hull.clamp(min=0)).clamp(min=eps)

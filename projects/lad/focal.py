@@ -48,7 +48,7 @@ def focal_negative_sum(scores: Tensor, probabilities: bool, alpha: float, gamma:
     Returns:
         (P,) sums.
     """
-    scores = scores.detach()
+    scores = scores.detach().float()
     if scores.device.type == "cpu" and not probabilities:
         sums = torch.from_numpy(_negative_sum_numpy(scores.numpy(), gamma))
         if sums.isfinite().all():

@@ -4,6 +4,7 @@ from detectron2.structures import Boxes, pairwise_iou
 
 from helpers import make_anchors, make_targets, random_boxes
 from lad.assignment.candidates import iou_candidates
+from lad.boxes import AnchorGenerator
 
 
 def by_definition(anchors, targets, min_iou=0.1):
@@ -23,8 +24,8 @@ def by_definition(anchors, targets, min_iou=0.1):
     return owner
 
 
-def owners(anchors, targets):
-    candidates = iou_candidates(anchors, targets)
+def owners(anchors, targets, min_iou=0.1):
+    candidates = iou_candidates(anchors, targets, min_iou=min_iou)
     owner = torch.full((len(targets.image_sizes), len(anchors.boxes)), -1)
     owner[candidates.image, candidates.anchor] = candidates.gt
     return owner, candidates
@@ -39,6 +40,23 @@ def test_equals_the_rule_over_the_whole_iou_matrix(seed):
     assert torch.equal(owner, by_definition(anchors, targets))
     key = (candidates.gt * 10 + candidates.level) * len(anchors.boxes) + candidates.anchor
     assert torch.equal(key, key.sort().values), "ordered by object, level, anchor"
+
+
+@pytest.mark.parametrize("min_iou", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("scale", [8.0, 1.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_rule_for_objects_that_leave_the_image_or_lie_on_the_grid(seed, scale, min_iou):
+    anchors = AnchorGenerator(strides=(8, 16, 32), scale=scale)([(12, 16), (6, 8), (3, 4)])
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.rand(30, 2, generator=generator) * torch.tensor([205.0, 154.0]) - 35
+    side = 2 ** (torch.rand(30, 2, generator=generator) * 8)
+    centre[:15], side[:15] = (centre[:15] / 8).round() * 8, (side[:15] / 16).ceil() * 16
+    boxes = torch.cat([centre - side / 2, centre + side / 2], dim=1)
+    # The rule is about objects with a candidate: they touch the image, 64 x 96 when rounded up.
+    touches = (boxes[:, 2:] > -4).all(1) & (boxes[:, :2] < torch.tensor([88.0, 56.0])).all(1)
+    targets = make_targets([boxes[touches].tolist()], [(60, 90)])
+    owner, _ = owners(anchors, targets, min_iou)
+    assert torch.equal(owner, by_definition(anchors, targets, min_iou))
 
 
 def test_a_tiny_object_claims_every_anchor_around_it():
@@ -75,6 +93,8 @@ def test_no_objects_and_a_thousand():
     assert torch.equal(owner, by_definition(anchors, targets))
 
 
-def test_an_object_that_no_anchor_touches_has_no_candidates():
-    targets = make_targets([[[900.0, 900.0, 910.0, 910.0]]], [(96, 128)])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("box", [[900.0, 900.0, 910.0, 910.0], [20.0, 20.0, 20.0, 50.0]])
+def test_an_object_that_no_anchor_overlaps_has_no_candidates(box):
+    targets = make_targets([[box]], [(96, 128)])
     assert len(iou_candidates(make_anchors(), targets).gt) == 0

@@ -46,13 +46,14 @@ def test_equals_scikit_learn(fit_mixtures, seed):
 
 @DEVICES
 def test_every_row_is_fitted_by_itself(fit_mixtures):
-    samples = torch.tensor([[1.0, 1.2, 3.0, 9.0], [0.1, 0.2, 0.3, 8.0], [1.0, 2.0, 0.0, 0.0]])
-    mask = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(20, 45, generator=generator).sort(dim=1).values * 5
+    mask = torch.arange(45) < torch.randint(2, 46, (20, 1), generator=generator)
     together = fit_mixtures(samples, mask)
-    for row in range(3):
+    for row in range(20):
         length = int(mask[row].sum())
         alone = fit_mixtures(samples[row : row + 1, :length], mask[row : row + 1, :length])
-        assert torch.equal(together.means[row], alone.means[0])
+        torch.testing.assert_close(together.means[row], alone.means[0], rtol=1e-12, atol=1e-12)
         assert torch.equal(together.iterations[row], alone.iterations[0])
         assert torch.equal(together.lower[row, :length], alone.lower[0])
 
@@ -92,3 +93,11 @@ def test_a_gpu_is_not_waited_for():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(fit.lower.cpu(), fit_mixtures(samples.cpu(), present.cpu()).lower)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_diverged_row_leaves_the_others_alone():
+    samples = torch.tensor([[0.9, 1.0, 1.1, 4.9, 5.0, 5.1], [1.0, torch.nan, 2.0, 3.0, 4.0, 5.0]])
+    alone = fit_mixtures(samples[:1], everywhere(samples[:1]))
+    fit = fit_mixtures(samples, everywhere(samples))
+    assert torch.equal(fit.means[0], alone.means[0]) and torch.equal(fit.lower[0], alone.lower[0])

@@ -1,4 +1,4 @@
-"""The whole label assignment against the same steps with one mixture fit per object in a loop."""
+"""The whole label assignment against the usual one: IoU matrices, then objects one by one."""
 
 from __future__ import annotations
 

@@ -149,8 +149,9 @@ def cheapest_per_level(
         (G, L * topk) int64 indices into the candidates, -1 behind an object's last.
     """
     device = cost.device
-    group = candidates.gt * num_levels + candidates.level  # ascending, as candidates are ordered
+    group = candidates.gt * num_levels + candidates.level
     order = _stable_order((group << 32) + _ordered_bits(cost))
+    group = group.index_select(0, order)
     count = torch.zeros(num_objects * num_levels, dtype=torch.int64, device=device)
     count.scatter_add_(0, group, torch.ones_like(group))
     first = count.cumsum(0) - count

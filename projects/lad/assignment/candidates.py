@@ -42,7 +42,6 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
     )
     num_objects = len(targets.boxes)
     best = overlap.new_zeros(num_objects).scatter_reduce_(0, objects, overlap, "amax").numpy()
-    best[best == 0] = np.inf
     iou = overlap.numpy()
 
     # One integer orders all claims on an anchor: an object's best beats any IoU, the later object
@@ -122,6 +121,7 @@ def _window_cells(
     return window // num_levels, level, start[line] + nth
 
 
+@np.errstate(invalid="ignore")  # of objects without area, which reach no cell
 def _reachable_cells(
     anchors: Anchors, targets: Targets, min_iou: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -88,6 +88,7 @@ def fit_mixtures_torch(samples: Tensor, present: Tensor) -> MixtureFit:
     return MixtureFit((log_odds >= 0) & present, density, means, variances, weights, iterations)
 
 
+@np.errstate(invalid="ignore")  # of samples that are NaN
 def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
     """`fit_mixtures` for the CPU, where a PyTorch operation on so few numbers is mostly overhead.
 
