@@ -206,3 +206,17 @@ def test_a_gpu_is_waited_for_once():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         assigner(**options)
+
+
+def test_the_cheapest_are_found_in_candidates_of_any_order():
+    generator = torch.Generator().manual_seed(0)
+    gt, level = (torch.randint(n, (60,), generator=generator) for n in (4, 3))
+    cost = torch.rand(60, generator=generator)
+    candidates = Candidates(gt * 0, torch.arange(60), gt, level)
+    chosen = cheapest_per_level(cost, candidates, 4, 3, topk=3)
+    for index in range(4):
+        expected = []
+        for number in range(3):
+            at = ((gt == index) & (level == number)).nonzero()[:, 0]
+            expected += at[cost[at].argsort()][:3].tolist()
+        assert sorted(chosen[index][chosen[index] >= 0].tolist()) == sorted(expected)
