@@ -1,34 +1,26 @@
 import pytest
 import torch
-from detectron2.structures import Boxes, pairwise_iou
 
+from benchmarks.assignment import matrix_candidates
 from helpers import make_anchors, make_targets, random_boxes
 from lad.assignment.candidates import iou_candidates
 from lad.boxes import AnchorGenerator
 
 
+def owner_of_anchors(anchors, targets, candidates):
+    owner = torch.full((len(targets.image_sizes), len(anchors.boxes)), -1)
+    owner[candidates.image, candidates.anchor] = candidates.gt
+    return owner
+
+
 def by_definition(anchors, targets, min_iou=0.1):
     """The rule of the PAA paper over the whole IoU matrix, image by image."""
-    owner = torch.full((len(targets.image_sizes), len(anchors.boxes)), -1)
-    valid = anchors.valid(targets.image_sizes)
-    for image in range(len(owner)):
-        objects = (targets.image == image).nonzero()[:, 0]
-        if not len(objects):
-            continue
-        iou = pairwise_iou(Boxes(targets.boxes[objects]), Boxes(anchors.boxes))
-        iou[:, ~valid[image]] = -1
-        best, which = iou.max(dim=0)
-        owner[image] = torch.where(best >= min_iou, objects[which], -1)
-        for row, index in enumerate(objects):
-            owner[image][iou[row] == iou[row].max()] = index
-    return owner
+    return owner_of_anchors(anchors, targets, matrix_candidates(anchors, targets, min_iou))
 
 
 def owners(anchors, targets, min_iou=0.1):
     candidates = iou_candidates(anchors, targets, min_iou=min_iou)
-    owner = torch.full((len(targets.image_sizes), len(anchors.boxes)), -1)
-    owner[candidates.image, candidates.anchor] = candidates.gt
-    return owner, candidates
+    return owner_of_anchors(anchors, targets, candidates), candidates
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -110,15 +110,10 @@ def _window_cells(
         first: (G, L, 2) first cell, x then y.
         last: (G, L, 2) last cell, inclusive.
     """
-    num_levels = len(anchors.strides)
     column, row = first.reshape(-1, 2).T
     width, height = np.maximum(last - first + 1, 0).reshape(-1, 2).T
     window, nth = _repeat(height)
-    level = window % num_levels
-    start = _first_cells(anchors, level, row[window] + nth) + column[window]
-    line, nth = _repeat(width[window])
-    window, level = window[line], level[line]
-    return window // num_levels, level, start[line] + nth
+    return _cells(anchors, window, row[window] + nth, column[window], width[window])
 
 
 @np.errstate(invalid="ignore")  # of objects without area, which reach no cell
@@ -147,15 +142,13 @@ def _reachable_cells(
 
     first, height = grid.span(top, bottom, needed / np.minimum(right - left, grid.side), rows)
     window, nth = _repeat(height)
-    row, level = first[window] + nth, level[window]
+    row = first[window] + nth
     left, top, right, bottom, needed, columns = (
         x[window] for x in (left, top, right, bottom, needed, columns)
     )
     grid = _Grid(grid.stride[window], grid.side[window])
     first, width = grid.span(left, right, needed / grid.overlap(top, bottom, row), columns)
-    start = _first_cells(anchors, level, row) + first
-    line, nth = _repeat(width)
-    return gt[window][line], level[line], start[line] + nth
+    return _cells(anchors, window, row, first, width)
 
 
 class _Grid(NamedTuple):
@@ -195,11 +188,24 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return values.view(np.int32).astype(np.int64)
 
 
-def _first_cells(anchors: Anchors, level: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Index of the first anchor of rows."""
-    start = np.cumsum([0, *anchors.num_per_level[:-1]])
-    width = np.array([width for _, width in anchors.shapes])
-    return start[level] + row * width[level]
+def _cells(
+    anchors: Anchors, window: np.ndarray, row: np.ndarray, first: np.ndarray, width: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(object, level, anchor) of the cells in pieces of rows.
+
+    Args:
+        anchors: of L levels.
+        window: (W,) object * L + level of each piece.
+        row: (W,) its row.
+        first: (W,) its first column.
+        width: (W,) its number of cells.
+    """
+    gt, level = np.divmod(window, len(anchors.strides))
+    level_start = np.cumsum([0, *anchors.num_per_level[:-1]])
+    level_width = np.array([columns for _, columns in anchors.shapes])
+    start = level_start[level] + row * level_width[level] + first
+    piece, nth = _repeat(width)
+    return gt[piece], level[piece], start[piece] + nth
 
 
 def _repeat(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
