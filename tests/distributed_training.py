@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers import make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD
-from lad.modeling.soft_label import SoftLabelLoss
 
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images a batch; the second process' image has no objects in the second, nobody's in the third.
@@ -55,9 +55,9 @@ def train(name: str) -> dict:
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(stacked)
         losses.append(stacked / comm.get_world_size())
-        if getattr(model, "switch", None) is not None:
-            roles.append(bool(model.switch.student_taught))
-            indicators.append(torch.stack(model.switch.record[:2]))
+        if model.roles is not None:
+            roles.append(bool(model.roles.student_teaches))
+            indicators.append(torch.stack(model.roles.record[:2]))
     return {
         "losses": torch.stack(losses),
         "roles": roles,

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
-from detectron2.structures import Boxes, Instances
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch.fcos import FCOSHead
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
-from lad.assignment.assigners import PAAAssigner
+from lad.assignment.assigners import LabelAssigner
 from lad.assignment.costs import PAACost
-from lad.boxes import AnchorGenerator
+from lad.assignment.paa import PAAAssigner
+from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.backbones.resnet import build_resnet
+from lad.modeling.detectron2 import FCOS, RetinaNet
 from lad.modeling.heads import PAAHead
-from lad.modeling.inference import Detector
 from lad.modeling.losses import DetectionLosses
-from lad.modeling.paa import PAA
-from lad.structures import Anchors, DensePredictions, Targets
+from lad.modeling.one_stage import OneStageDetector
+from lad.modeling.postprocess import PostProcessor
+from lad.ops.coders import DeltaCoder
+from lad.structures import Anchors, Candidates, DensePredictions, Targets
+
+LEVELS = ["p3", "p4", "p5"]
+STRIDES = (8, 16, 32)
+CHANNELS = 32
 
 
-def make_anchors(height: int = 96, width: int = 128, strides=(8, 16, 32)) -> Anchors:
-    """Anchors of side 8 x stride over an image."""
+def make_anchors(
+    height: int = 96, width: int = 128, strides: Sequence[int] = STRIDES, scale: float = 8.0
+) -> Anchors:
+    """Square anchors of side scale x stride over an image."""
     shapes = [(-(-height // s), -(-width // s)) for s in strides]
-    return AnchorGenerator(strides=strides)(shapes)
+    return AnchorGenerator(strides=strides, scale=scale)(shapes)
+
+
+def generic(anchors: Anchors) -> Anchors:
+    """The same anchors without their regular layout: assigners take the path for any anchors."""
+    return anchors._replace(grids=None)
 
 
 def make_targets(
@@ -48,8 +70,19 @@ def make_predictions(
         return torch.randn(*size, generator=generator).requires_grad_()
 
     return DensePredictions(
-        draw(*shape, num_classes), False, draw(*shape, 4), draw(*shape) if quality else None
+        scores=draw(*shape, num_classes),
+        activation="sigmoid",
+        regression=draw(*shape, 4),
+        quality=draw(*shape) if quality else None,
+        anchors=anchors,
+        coder=DeltaCoder(),
     )
+
+
+def make_candidates(gt: list[int], level: list[int], image: list[int] | None = None) -> Candidates:
+    """Candidates of these objects on the first anchors, in order; by default of one image."""
+    columns = [image or [0] * len(gt), list(range(len(gt))), gt, level]
+    return Candidates(*(torch.tensor(x, dtype=torch.int64) for x in columns))
 
 
 def random_boxes(count: int, height: int, width: int, seed: int = 0) -> list[list[float]]:
@@ -61,22 +94,117 @@ def random_boxes(count: int, height: int, width: int, seed: int = 0) -> list[lis
     return corners.flatten(1).tolist()
 
 
-def make_paa(seed: int = 0, *, width: int = 8, num_classes: int = 3, losses=None, **head) -> PAA:
+def matrix_owners(anchors: Anchors, targets: Targets, min_iou: float = 0.1) -> torch.Tensor:
+    """The rule of `iou_candidates` from each image's whole IoU matrix.
+
+    Returns:
+        (N, R) int64: the object that each anchor is a candidate of, -1 for none.
+    """
+    valid = anchors.valid(targets.image_sizes)
+    owner = torch.full(valid.shape, -1)
+    for image in range(len(valid)):
+        objects = (targets.image == image).nonzero()[:, 0]
+        if not len(objects):
+            continue
+        iou = pairwise_iou(Boxes(targets.boxes[objects]), Boxes(anchors.boxes))
+        iou = iou.masked_fill(~valid[image], -1)
+        best, which = iou.max(dim=0)
+        owner[image] = torch.where(best >= min_iou, objects[which], -1)
+        for row, highest in enumerate(iou.amax(dim=1)):
+            owner[image, iou[row] == highest] = objects[row]
+    return owner
+
+
+def make_fpn() -> FPN:
+    """P3 to P5 of a tiny ResNet, no batch norm."""
+    bottom_up = build_resnet(depth=10, width=8, norm="", freeze_at=0)
+    return FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS)
+
+
+def make_paa(
+    seed: int = 0,
+    *,
+    width: int = 8,
+    num_classes: int = 3,
+    losses: DetectionLosses | None = None,
+    assigner: LabelAssigner | None = None,
+    **head,
+) -> OneStageDetector:
     """A tiny PAA detector with random weights and no batch statistics."""
     torch.manual_seed(seed)
     bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
-    return PAA(
-        backbone=FPN(bottom_up, ["res3", "res4", "res5"], 32),
+    return OneStageDetector(
+        backbone=FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS),
         head=PAAHead(
-            in_channels=32, num_classes=num_classes, num_levels=3, channels=32, num_convs=1, **head
+            in_channels=CHANNELS,
+            num_classes=num_classes,
+            num_levels=len(LEVELS),
+            channels=CHANNELS,
+            num_convs=1,
+            **head,
         ),
-        head_in_features=["p3", "p4", "p5"],
-        anchor_generator=AnchorGenerator(strides=(8, 16, 32), scale=4),
-        assigner=PAAAssigner(cost=PAACost(), num_classes=num_classes),
+        head_in_features=LEVELS,
+        anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
+        assigner=assigner or PAAAssigner(cost=PAACost(), num_classes=num_classes),
         losses=losses or DetectionLosses(),
-        detector=Detector(),
+        postprocessor=PostProcessor(),
         pixel_mean=[120.0, 120.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
+    )
+
+
+def make_retinanet(
+    seed: int = 0,
+    *,
+    assigner: LabelAssigner | None = None,
+    num_anchors: int = 9,
+    num_classes: int = 3,
+    offset: float = 0.0,
+) -> RetinaNet:
+    """A tiny RetinaNet with nine anchors per cell, or the one square anchor of `make_paa`."""
+    torch.manual_seed(seed)
+    octaves = [1.0, 2 ** (1 / 3), 2 ** (2 / 3)] if num_anchors == 9 else [1.0]
+    return RetinaNet(
+        backbone=make_fpn(),
+        head=RetinaNetHead(
+            input_shape=[ShapeSpec(channels=CHANNELS)] * len(LEVELS),
+            num_classes=num_classes,
+            conv_dims=[CHANNELS],
+            num_anchors=num_anchors,
+        ),
+        head_in_features=LEVELS,
+        anchor_generator=DefaultAnchorGenerator(
+            sizes=[[4.0 * stride * octave for octave in octaves] for stride in STRIDES],
+            aspect_ratios=[0.5, 1.0, 2.0] if num_anchors == 9 else [1.0],
+            strides=STRIDES,
+            offset=offset,
+        ),
+        box2box_transform=Box2BoxTransform(weights=[1.0, 1.0, 1.0, 1.0]),
+        anchor_matcher=Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
+        num_classes=num_classes,
+        pixel_mean=[120.0, 120.0, 120.0],
+        pixel_std=[60.0, 60.0, 60.0],
+        assigner=assigner,
+    )
+
+
+def make_fcos(
+    seed: int = 0, *, assigner: LabelAssigner | None = None, num_classes: int = 3
+) -> FCOS:
+    """A tiny FCOS."""
+    torch.manual_seed(seed)
+    return FCOS(
+        backbone=make_fpn(),
+        head=FCOSHead(
+            input_shape=[ShapeSpec(channels=CHANNELS)] * len(LEVELS),
+            num_classes=num_classes,
+            conv_dims=[CHANNELS],
+        ),
+        head_in_features=LEVELS,
+        num_classes=num_classes,
+        pixel_mean=[120.0, 120.0, 120.0],
+        pixel_std=[60.0, 60.0, 60.0],
+        assigner=assigner,
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's logic on tiny sizes; what is fast is not tested."""
+"""The benchmarks' logic on tiny sizes; speed is not tested."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import benchmark
+from benchmarks import __main__ as benchmark
 from benchmarks import assignment, evaluation, loader, measure
 from benchmarks.measure import Report, interleaved, peak_memory
 
@@ -30,7 +30,7 @@ def test_assignment_reports_targets_json_and_plot(tmp_path):
     assert result.returncode == int(lines[0].endswith(", short"))
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["mode"] == "assignment" and content["threads"] == 1
-    assert content["targets"][0]["wanted"] == ">= 8"
+    assert content["targets"][0]["wanted"] == ">= 7"
     assert all(value > 0 for value in content["figures"].values())
     assert (tmp_path / "out.png").stat().st_size > 1000
 
@@ -51,7 +51,7 @@ def test_bad_arguments_are_one_line(arguments, message, monkeypatch, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_short_target_makes_the_status_1(tmp_path, capsys):
+def test_a_missed_target_makes_the_status_1(tmp_path, capsys):
     report = Report("step")
     report.at_least("fast", 3.0, 2)
     report.at_most("small", 1.0, 1.0)
@@ -110,7 +110,7 @@ def test_both_evaluations_agree_on_the_synthetic_detections():
     assert numbers["name"] == "evaluation-12-numbers" and numbers["ok"]
 
 
-def test_synthetic_detections_are_a_hundred_an_image():
+def test_there_are_a_hundred_synthetic_detections_per_image():
     rng = np.random.default_rng(0)
     truth = evaluation.make_ground_truth(3, rng)
     detections = evaluation.make_detections(truth, rng)

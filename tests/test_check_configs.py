@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +50,15 @@ def test_overrides_shrink_a_config():
     for _, detector in check_configs.detectors(config):
         assert detector.head.num_classes == 10
         assert detector.backbone.bottom_up.norm == "GN"
+    # Of a detector without a head of ours, the classes are those of the whole.
+    for name, keys in (
+        ("retinanet", ["model.num_classes"]),
+        ("fcos_lad", ["model.student.num_classes", "model.teacher.num_classes"]),
+    ):
+        plain = load_config(str(CONFIGS / f"digits/{name}.py"))
+        overrides = check_configs.scratch_overrides(plain)
+        assert [x for x in overrides if "classes" in x] == [f"{key}=10" for key in keys]
+        load_config(str(CONFIGS / f"digits/{name}.py"), overrides)
     # A network that is made for training from scratch keeps its norm.
     plain = load_config(PAA)
     assert not any(".norm=" in text for text in check_configs.scratch_overrides(plain))
@@ -91,9 +99,9 @@ def test_config_that_saving_changes_is_found(tmp_path, monkeypatch):
 
 def test_step_is_the_models_own():
     model = make_paa()
-    total = check_configs.training_step(model, 3)
+    total = check_configs.training_step(model)
     assert total > 0 and model.head.class_logits.weight.grad.abs().sum() > 0
-    assert check_configs.training_step(OneLoss(lambda w: 3 * w), 3) == 3
+    assert check_configs.training_step(OneLoss(lambda w: 3 * w)) == 3
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,7 @@ def test_step_is_the_models_own():
 )
 def test_step_that_is_not_finite(loss, message):
     with pytest.raises(ValueError, match=message):
-        check_configs.training_step(OneLoss(loss), 3)
+        check_configs.training_step(OneLoss(loss))
 
 
 def test_learning_rate_out_of_range_is_found():
@@ -125,20 +133,38 @@ class Constant:
         return self.value
 
 
-def fake_training(monkeypatch, losses, returncode=0):
-    """Replaces train_net.py by what writes these losses; returns the arguments that it gets."""
+class Finished:
+    """A process that has ended."""
+
+    def __init__(self, status):
+        self.status = status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def wait(self):
+        return self.status
+
+
+def fake_training(monkeypatch, losses, status=0):
+    """Replaces trainings by what writes these losses; returns the arguments that they get."""
     calls = []
 
-    def run(command, **_):
-        calls.append(command)
-        folder = next(x for x in command if x.startswith("train.output_dir=")).split("=")[1]
+    def start(arguments, log):
+        calls.append(arguments)
+        folder = next(x for x in arguments if x.startswith("train.output_dir=")).split("=")[1]
         Path(folder).mkdir()
         lines = [json.dumps({"iteration": i, "total_loss": x}) for i, x in enumerate(losses)]
         # The line after the training has no loss.
-        (Path(folder) / "metrics.json").write_text("\n".join([*lines, '{"bbox/AP": 1.0}']))
-        return subprocess.CompletedProcess(command, returncode, "", "train_net.py: error: this")
+        lines.append(json.dumps({"iteration": len(losses), "bbox/AP": 1.0}))
+        (Path(folder) / "metrics.json").write_text("\n".join(lines))
+        Path(log).write_text("some lines\nrun.py: error: this\n")
+        return Finished(status)
 
-    monkeypatch.setattr(check_configs.subprocess, "run", run)
+    monkeypatch.setattr(check_configs, "start_training", start)
     return calls
 
 
@@ -152,14 +178,14 @@ def test_training_compares_first_and_last_losses(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("losses", "returncode", "message"),
+    ("losses", "status", "message"),
     [
         ([1.0] * 15 + [2.0] * 5, 0, "loss 1.000 to 2.000: it does not fall"),
         ([1.0] * 19 + [float("nan")], 0, "it does not fall"),
-        ([2.0, 1.0], 2, "train_net.py: error: this"),
+        ([2.0, 1.0], 2, "run.py: error: this"),
     ],
 )
-def test_training_that_fails(monkeypatch, tmp_path, losses, returncode, message):
-    fake_training(monkeypatch, losses, returncode)
+def test_training_that_fails(monkeypatch, tmp_path, losses, status, message):
+    fake_training(monkeypatch, losses, status)
     with pytest.raises(ValueError, match=message):
         check_configs.train(PAA, load_config(PAA), 20, str(tmp_path / "run"))

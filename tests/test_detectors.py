@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-import train_net
 
-from lad.checkpoint import export_network
-from lad.visualize import read_metrics
+from lad.checkpoint import export_network, load_weights
+from lad.engine import build, load_config
+from lad.engine.run import main, start_training
+from lad.metrics import read_metrics
 
-ROOT = Path(__file__).parent.parent
-CONFIG = str(Path(__file__).parent / "engine/detector_config.py")
-PLAIN = str(Path(__file__).parent / "engine/plain_config.py")
-LAD = str(Path(__file__).parent / "engine/lad_config.py")
+TESTS = Path(__file__).parent
+CONFIG = str(TESTS / "engine/detector_config.py")
+PLAIN = str(TESTS / "engine/plain_config.py")
+LAD = str(TESTS / "engine/lad_config.py")
+RETINANET = str(TESTS / "engine/retinanet_config.py")
+BEFORE = str(TESTS / "engine/colad_v0_config.py")
+THREADS = torch.get_num_threads()  # in other processes, which have to round alike
+CHECKPOINT_V0 = TESTS / "data/checkpoints/colad_v0.pth"
 TIMES = {"time", "data_time", "eta_seconds", "rank_data_time"}
 
 
@@ -32,7 +34,7 @@ def datasets(tmp_path_factory):
 
 
 def run(config, folder, *overrides, flags=()):
-    train_net.main(["--config-file", config, *flags, f"train.output_dir={folder}", *overrides])
+    main(["--config-file", config, *flags, f"train.output_dir={folder}", *overrides])
     return folder
 
 
@@ -66,26 +68,85 @@ def test_colad_evaluates_both_networks_and_draws_its_roles(finished):
     assert (finished / "roles.png").stat().st_size > 1000
 
 
-def test_colad_killed_and_resumed_equals_the_whole_run(finished, tmp_path):
-    folder = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", CONFIG]
-    process = subprocess.Popen(
-        [*command, f"train.output_dir={folder}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    log = folder / "metrics.json"
-    # Past the first checkpoint, iteration 2's, and the line that is logged after it.
-    while process.poll() is None and not (log.is_file() and len(read_metrics(log)) > 2):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (folder / "model_final.pth").is_file()
-    run(CONFIG, folder, flags=["--resume"])
-    assert metrics(folder) == metrics(finished)
-    whole = weights(finished)
-    assert all(torch.equal(value, whole[key]) for key, value in weights(folder).items())
+@pytest.fixture(scope="module")
+def finished_retinanet(tmp_path_factory):
+    # In a process of its own: in this one, TorchScript may have optimized the focal loss already.
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["--config-file", RETINANET, f"train.output_dir={folder}/retinanet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        with start_training(arguments, folder / "log.txt", threads=THREADS) as process:
+            assert process.wait() == 0, (folder / "log.txt").read_text()
+    return folder / "retinanet"
+
+
+@pytest.mark.parametrize(
+    ("config", "whole"), [(CONFIG, "finished"), (RETINANET, "finished_retinanet")]
+)
+def test_training_killed_and_resumed_equals_the_whole_run(
+    config, whole, tmp_path, monkeypatch, request
+):
+    whole = request.getfixturevalue(whole)
+    folder, log = tmp_path / "killed", tmp_path / "log.txt"
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    arguments = ["--config-file", config, f"train.output_dir={folder}"]
+    # Between iteration 3's line and iteration 4; the checkpoint is iteration 2's.
+    with start_training([*arguments, "train.kill_at=4"], log, threads=THREADS) as process:
+        assert process.wait() == -signal.SIGKILL, log.read_text()
+    assert (folder / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert sorted(metrics(folder)) == [0, 1, 2, 3]
+    with start_training(["--resume", *arguments], log, threads=THREADS) as process:
+        assert process.wait() == 0, log.read_text()
+    assert metrics(folder) == metrics(whole)
+    expected, found = weights(whole), weights(folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+# Of the code that wrote the checkpoint: mean and deviation of scores, regression and quality.
+PREDICTIONS_V0 = {
+    "student": [
+        (-4.603222897380748, 0.1262857345543781),
+        (0.0010257399510500984, 0.09585366118638101),
+        (0.04194852968690351, 0.06773810955983757),
+    ],
+    "teacher": [
+        (-4.587969321359402, 0.1237051880592117),
+        (-0.015103987178857881, 0.09572616461250519),
+        (0.03728918670602734, 0.09463741307910498),
+    ],
+}
+
+
+@torch.no_grad()
+def test_checkpoint_of_the_first_version_predicts_the_same():
+    model = build(load_config(BEFORE), "model").eval()
+    report = load_weights(model, str(CHECKPOINT_V0), complete=True)
+    assert report.missing == report.unused == report.mismatched == []
+    assert len(report.matched) == len(model.state_dict())
+    image = (torch.arange(3 * 96 * 96).reshape(3, 96, 96) * 7 % 256).to(torch.uint8)
+    for name, network in model.info().networks.items():
+        predictions = network.run(network.preprocess_image([{"image": image}])).predictions
+        maps = predictions.scores, predictions.regression, predictions.quality
+        found = [(x.double().mean().item(), x.double().std().item()) for x in maps]
+        torch.testing.assert_close(found, PREDICTIONS_V0[name], rtol=1e-4, atol=1e-6)
+
+
+def test_training_of_the_first_version_is_resumed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(CHECKPOINT_V0, folder / "model_0000001.pth")
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    run(BEFORE, folder, "train.max_iter=4", flags=["--resume"])
+    lines = metrics(folder)
+    assert [i for i in lines if "total_loss" in lines[i]] == [2, 3]
+    before = torch.load(CHECKPOINT_V0, weights_only=True)
+    after = torch.load(folder / "model_final.pth", weights_only=True)
+    states = [x["trainer"]["hooks"]["RoleSwitchHook"] for x in (before, after)]
+    assert states[0].keys() == states[1].keys()
+    assert states[1]["steps"] == states[0]["steps"] + 2
+    assert after["model"].keys() == before["model"].keys()
+    assert any(not torch.equal(v, before["model"][k]) for k, v in after["model"].items())
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
@@ -104,22 +165,39 @@ def test_exported_network_detects_the_same_with_the_plain_config(finished, tmp_p
 def test_lad_learns_from_an_exported_teacher_and_leaves_it_alone(finished, tmp_path):
     teacher = tmp_path / "teacher.pth"
     export_network(str(finished / "model_final.pth"), "teacher", str(teacher))
-    folder = run(LAD, tmp_path / "lad", f"model.teacher_checkpoint={teacher}")
+    overrides = [f"model.teacher_checkpoint={teacher}", "train.ema.enabled=true"]
+    folder = run(LAD, tmp_path / "lad", *overrides)
     start, trained = weights(finished), weights(folder)
     moved = [k for k, v in trained.items() if not torch.equal(v, start[k])]
     assert moved
     assert all(key.startswith("student.") for key in moved)
-    small = run(
-        LAD, tmp_path / "small", f"model.teacher_checkpoint={teacher}", "model.save_teacher=false"
-    )
-    assert weights(small).keys() == {k for k in trained if k.startswith("student.")}
+    content = torch.load(folder / "model_final.pth", weights_only=True)
+    averages = content["trainer"]["hooks"]["EMAHook"]["model"]
+    assert averages and all(key.startswith("student.") for key in averages)
+    again = tmp_path / "again.pth"
+    export_network(str(folder / "model_final.pth"), "teacher", str(again))
+    first, second = (torch.load(x, weights_only=True)["model"] for x in (teacher, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_teacher_that_checkpoints_leave_out_is_read_again(finished, tmp_path):
+    teacher = tmp_path / "teacher.pth"
+    export_network(str(finished / "model_final.pth"), "teacher", str(teacher))
+    overrides = [f"model.teacher_checkpoint={teacher}", "train.ema.enabled=true"]
+    folder = run(LAD, tmp_path / "lad", *overrides)
+    overrides.append("model.save_teacher=false")
+    small = run(LAD, tmp_path / "small", *overrides)
+    assert weights(small).keys() == {k for k in weights(folder) if k.startswith("student.")}
     assert metrics(small) == metrics(folder)
-    # A resumed run reads the teacher's own checkpoint again.
     (small / "model_final.pth").unlink()
     (small / "last_checkpoint").write_text("model_0000002.pth")
-    overrides = [f"model.teacher_checkpoint={teacher}", "model.save_teacher=false"]
     run(LAD, small, *overrides, flags=["--resume"])
     assert metrics(small) == metrics(folder)
+    # The student is all that its evaluation needs, and its results have no prefix.
+    run(LAD, small, *overrides, flags=["--eval-only", "--resume"])
+    results = json.loads((small / "inference/results.json").read_text())
+    assert results["bbox/AP"] == pytest.approx(metrics(folder)[8]["bbox/AP"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

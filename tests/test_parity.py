@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity import network
+
 ROOT = Path(__file__).parents[1]
 OFFICIAL = ROOT / "tests/data/official"
 FAMILIES = "paa,std,lad,colad,kd,cop,copbase,io,iobase"
 EXTRA = [folder for folder in os.environ.get("LAD_FIXTURES", "").split(os.pathsep) if folder]
 
 
-def check_parity(*arguments: str) -> subprocess.CompletedProcess:
+def check_parity(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "tools/check_parity.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_everything_agrees_with_the_official_implementation():
@@ -30,7 +32,14 @@ def test_mixture_agrees_with_scikit_learn_on_fresh_vectors():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_a_required_family_that_is_absent_fails():
+def test_runs_from_any_folder_with_relative_paths(tmp_path):
+    (tmp_path / "fixtures").mkdir()
+    (tmp_path / "fixtures/s12_std.npz").write_bytes((OFFICIAL / "s12_std.npz").read_bytes())
+    result = check_parity("fixtures", "--require", "std", "--quiet", cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith("parity: 1 cases"), result.stderr
+
+
+def test_a_required_family_that_is_missing_fails():
     result = check_parity(str(OFFICIAL), "--require", "gmm", "--quiet")
     assert result.returncode == 1 and "required but not compared: gmm" in result.stdout
 
@@ -65,3 +74,30 @@ def test_a_damaged_fixture_is_one_line(damage, tmp_path):
 
 def test_nothing_compared_fails():
     assert check_parity().returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("net_paa_r18", "paa/r18_1x.py"),
+        ("net_paa_r101", "paa/r101_1x.py"),
+        ("net_paa_x101_64x4d", "paa/x101_2x_ms.py"),
+        ("net_paa_x101_64x4d_dcn", "paa/x101_dcn_2x_ms.py"),
+        ("net_cop_r50", "cop/cop_r50_1x.py"),
+        ("net_cop_no_iou_r18", "cop/cop_no_iou_r18_1x.py"),
+        ("net_iop_r18", "cop/iop_r18_1x.py"),
+    ],
+)
+def test_networks_are_built_from_the_configs(name, config):
+    assert network.config_of(name) == ROOT / "configs" / config
+    assert network.config_of(name).exists()
+
+
+@pytest.mark.parametrize("name", ["net_paa_r34", "net_cop_x101_64x4d", "net_gfl_r50", "net_paa"])
+def test_an_unknown_network_is_one_line(name, tmp_path):
+    with pytest.raises(network.UnknownNetworkError, match=f"^{name}: no config for it"):
+        network.config_of(name)
+    np.savez(tmp_path / f"{name}.npz", image_rgb=np.zeros(1))
+    result = check_parity(str(tmp_path))
+    assert result.returncode == 2
+    assert f"{name}: no config for it" in result.stderr.splitlines()[-1]

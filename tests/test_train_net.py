@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import train_net
 from detectron2.config import LazyCall as L
+from detectron2.engine import default_argument_parser
 
+import train_net
 from lad.checkpoint import read_weights
-from lad.engine import load_config
+from lad.engine import Trainer, load_config
+from lad.engine.run import run as run_process
+from lad.engine.run import start_training
 from toy_training import PairModel, ToyModel
 
 ROOT = Path(__file__).parent.parent
@@ -97,14 +100,14 @@ def test_learning_rate_warms_up_and_drops(finished):
 
 def test_run_resumed_after_a_kill_equals_the_whole_run(finished, tmp_path, monkeypatch):
     folder = tmp_path / "resumed"
-    original = train_net.Trainer.run_step
+    original = Trainer.run_step
 
     def killed(trainer):
         if trainer.iter == 4:
             raise KeyboardInterrupt  # past the checkpoint at iteration 2
         original(trainer)
 
-    monkeypatch.setattr(train_net.Trainer, "run_step", killed)
+    monkeypatch.setattr(Trainer, "run_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(folder, *SWITCHES)
     monkeypatch.undo()
@@ -165,12 +168,25 @@ def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
         CONFIG, [f"train.output_dir={tmp_path}/pair", "train.best.metric=teacher/toy/AP"]
     )
     cfg.model = L(PairModel)(student=L(ToyModel)(), teacher=L(ToyModel)())
-    args = train_net.default_argument_parser().parse_args([])
-    train_net.run(args, cfg)
+    run_process(default_argument_parser().parse_args([]), cfg)
     lines = metrics(tmp_path / "pair")
     assert {"student/toy/AP", "teacher/toy/AP"} <= lines[6].keys()
     best = torch.load(tmp_path / "pair/model_best.pth", weights_only=True)
     assert best["metrics"].keys() == {"teacher/toy/AP"}
+
+
+def test_training_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    folder, log = tmp_path / "run", tmp_path / "log.txt"
+    arguments = ["--config-file", CONFIG, f"train.output_dir={folder}", "train.max_iter=1"]
+    with start_training(arguments, log, threads=1) as process:
+        assert process.wait() == 0
+    assert (folder / "model_final.pth").is_file()
+    assert "Starting training from iteration 0" in log.read_text()
+    with start_training(arguments, log) as process:
+        assert process.wait() == 2
+    assert "error: train.output_dir=" in log.read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +200,23 @@ def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
         (["--config-file", CONFIG, "--eval-only"], "nothing to evaluate"),
         (["--config-file", CONFIG, "train.accumulate=0"], "train.accumulate=0"),
         (["--config-file", CONFIG, "dataloader.train.total_batch_size=0"], "total_batch_size=0"),
+        (["--config-file", CONFIG, "optimizer.lr=-1"], "Invalid learning rate"),
+        (
+            ["--config-file", CONFIG, "train.hooks=[{_target_:lad.engine.RoleSwitchHook}]"],
+            "train.hooks.0 cannot be built from these values",
+        ),
+        (
+            ["--config-file", CONFIG, "train.hooks=[{_target_:toy_training.ToyModel}]"],
+            "train.hooks.0: ToyModel is no hook",
+        ),
+        (
+            [
+                "--config-file",
+                CONFIG,
+                "train.hooks=[{_target_:lad.engine.role_switch.RoleSwitchHook,output_dir:x}]",
+            ],
+            "RoleSwitchHook needs a model with a switch",
+        ),
     ],
 )
 def test_user_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):

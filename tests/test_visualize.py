@@ -9,7 +9,7 @@ from detectron2.data import Metadata
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from lad.visualize import draw_detections, plot_curves, plot_roles, read_metrics, series
+from lad.visualize import draw_detections, plot_curves, plot_roles
 
 ROWS = [
     {"iteration": 19, "total_loss": 2.0, "switch/student": 0.4, "switch/student_taught": 1.0},
@@ -28,16 +28,6 @@ def metrics(tmp_path):
 def dark_pixels(path):
     """How many pixels of a picture are not white."""
     return int((np.asarray(Image.open(path).convert("L")) < 200).sum())
-
-
-def test_a_line_cut_off_by_a_kill_is_left_out(metrics):
-    assert read_metrics(metrics) == ROWS
-
-
-def test_series_is_sorted_and_the_last_line_of_an_iteration_counts():
-    rows = [{"iteration": 3, "x": 1.0}, {"iteration": 1, "x": 2.0}, {"iteration": 3, "x": 4.0}]
-    assert series(rows, "x") == ([1, 3], [2.0, 4.0])
-    assert series(rows, "y") == ([], [])
 
 
 def test_curves_show_what_there_is(metrics, tmp_path):
@@ -66,8 +56,3 @@ def test_ground_truth_is_left_and_confident_detections_are_right(tmp_path):
     assert not picture[:, :80].any()  # no ground truth, a black image
     assert picture[:, 80:125].any()
     assert not picture[:, 135:].any()  # the second detection scores too little
-
-
-def test_a_missing_run_names_its_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_metrics(tmp_path / "nowhere.json")

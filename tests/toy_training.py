@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,13 +15,19 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from lad.data import build_train_loader
+from lad.modeling.network import ModelInfo
 
 
 class ToyModel(nn.Module):
-    """Two linear layers with dropout, trained towards the images' targets."""
+    """Two linear layers with dropout, trained towards the images' targets.
+
+    Args:
+        channels: between the layers.
+        dropout: its probability.
+        fail_at: targets from there on give a loss that is not a number.
+    """
 
     def __init__(self, *, channels: int = 4, dropout: float = 0.2, fail_at: float = float("inf")):
-        """``fail_at``: targets from there on give a loss that is not a number."""
         super().__init__()
         self.fail_at = fail_at
         self.hidden = nn.Linear(3, channels)
@@ -59,13 +67,14 @@ class PairModel(nn.Module):
         """Both networks' losses."""
         return {
             f"{name}/{key}": loss
-            for name, network in self.evaluated_networks().items()
+            for name, network in self.info().networks.items()
             for key, loss in network(inputs).items()
         }
 
-    def evaluated_networks(self) -> dict[str, nn.Module]:
-        """Both."""
-        return {"student": self.student, "teacher": self.teacher}
+    def info(self) -> ModelInfo:
+        """Both networks are evaluated."""
+        networks = {"student": self.student, "teacher": self.teacher}
+        return ModelInfo(networks, {name: name for name in networks}, self.checkpoints)
 
 
 def toy_mapper(record: dict) -> dict:
@@ -95,6 +104,22 @@ class SameWeights(HookBase):
         ranks = comm.all_gather(weights)
         assert all(torch.equal(x, ranks[0]) for x in ranks)
         self.trainer.storage.put_scalar("ranks", len(ranks))
+
+
+class KillItself(HookBase):
+    """Kills the training's process before a step, as kill -9 does.
+
+    Args:
+        iteration: of the step.
+    """
+
+    def __init__(self, *, iteration: int):
+        self.iteration = iteration
+
+    def before_step(self) -> None:
+        """Kills the process once the iteration is reached."""
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class ToyTestLoader:

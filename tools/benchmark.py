@@ -1,47 +1,15 @@
-"""Measures how fast this project is against what it is compared with, side by side in one run.
+"""Measures how fast this project is against what it is compared with: runs benchmarks/.
 
-    python tools/benchmark.py assignment|step|inference|evaluation|loader [--json FILE]
-
-Ends with a line per target; exit status 1 when one is short. Figures: docs/performance.md.
+python tools/benchmark.py assignment|step|inference|evaluation|loader [--json FILE]
 """
 
-import argparse
+import os
 import sys
 from pathlib import Path
 
-import torch
-
-from benchmarks import assignment, evaluation, inference, loader, step
-from benchmarks.measure import Report
-
-MODES = {
-    "assignment": assignment,
-    "step": step,
-    "inference": inference,
-    "evaluation": evaluation,
-    "loader": loader,
-}
-
-
-def main() -> int:
-    """Runs one benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    modes = parser.add_subparsers(dest="mode", required=True)
-    for name, module in MODES.items():
-        mode = modes.add_parser(name, help=module.__doc__, description=module.__doc__)
-        mode.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-        mode.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-        mode.add_argument("--threads", type=int, default=2, help="CPU threads")
-        mode.add_argument("--repeats", type=int, help="timed calls of each variant")
-        module.add_arguments(mode)
-    args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch sees no GPU here")
-    torch.set_num_threads(args.threads)
-    report = Report(args.mode)
-    MODES[args.mode].run(args, report)
-    return report.finish(args.json)
-
+ROOT = Path(__file__).resolve().parents[1]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], environment)

@@ -5,7 +5,7 @@
 
 Neither data nor weights are needed: networks have random weights and take one forward and backward
 step on two small random images; those above --max-params are only instantiated. --train trains on
-digit scenes instead, through train_net.py with overrides that it prints, and compares the losses of
+digit scenes instead, prints the command line of train_net.py for it, and compares the losses of
 the first and the last five iterations. A line each; exit status 1 when one fails.
 """
 
@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import math
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
-from lad.engine import build_optimizer, load_config
+from lad.engine import build_optimizer, class_keys, detectors, load_config
+from lad.engine.run import start_training
+from lad.metrics import read_metrics, series
+from lad.modeling.network import model_info
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = (96, 128)  # height, width of the step's random images
@@ -41,14 +43,6 @@ BOXES = [[8.0, 8.0, 40.0, 40.0], [30.0, 20.0, 110.0, 90.0]]
 def find_configs(pattern: str) -> list[str]:
     """Returns the paths that match, without the parts that configs share, sorted."""
     return sorted(path for path in glob.glob(pattern) if Path(path).parent.name != "common")
-
-
-def detectors(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """Yields (key, node) of each detector of a config: the model itself or its two networks."""
-    if "student" in config.model:
-        yield from ((f"model.{name}", config.model[name]) for name in ("student", "teacher"))
-    else:
-        yield "model", config.model
 
 
 def short_overrides(config: DictConfig, iterations: int) -> list[str]:
@@ -63,9 +57,8 @@ def short_overrides(config: DictConfig, iterations: int) -> list[str]:
         f"optimizer.lr={learning_rate:g}",
         "lr_multiplier.warmup_length=0",
     ]
-    if "student" in config.model:
-        overrides += ["model.student_checkpoint=", "model.teacher_checkpoint="]
-    return overrides
+    keys = [f"{name}_checkpoint" for name in ("student", "teacher")]
+    return overrides + [f"model.{key}=" for key in keys if key in config.model]
 
 
 def scratch_overrides(config: DictConfig) -> list[str]:
@@ -87,8 +80,8 @@ def scratch_overrides(config: DictConfig) -> list[str]:
         "train.clip_grad.enabled=true",
         "train.clip_grad.max=5",
     ]
+    overrides += [f"{key}=10" for key in class_keys(config)]
     for key, detector in detectors(config):
-        overrides.append(f"{key}.head.num_classes=10")
         bottom_up = detector.backbone.bottom_up
         if "depth" in bottom_up and "norm" not in bottom_up:
             overrides.append(f"{key}.backbone.bottom_up.norm=GN")
@@ -128,8 +121,11 @@ def instantiate_parts(config: DictConfig) -> nn.Module:
     return model
 
 
-def training_step(model: nn.Module, num_classes: int) -> float:
+def training_step(model: nn.Module) -> float:
     """Runs a model forward and backward on two random images.
+
+    Args:
+        model: gets objects of class 0 alone if it does not tell its number of classes.
 
     Returns:
         The sum of its losses.
@@ -138,6 +134,7 @@ def training_step(model: nn.Module, num_classes: int) -> float:
         ValueError: if a loss or gradient is not finite, or there is no gradient.
     """
     generator = torch.Generator().manual_seed(0)
+    num_classes = model_info(model).num_classes or 1
     batch = []
     for _ in range(2):
         instances = Instances(IMAGE_SIZE)
@@ -145,7 +142,8 @@ def training_step(model: nn.Module, num_classes: int) -> float:
         instances.gt_classes = torch.arange(len(BOXES)) % num_classes
         image = torch.randint(0, 256, (3, *IMAGE_SIZE), generator=generator, dtype=torch.uint8)
         batch.append({"image": image, "instances": instances})
-    losses = model.train()(batch)
+    with EventStorage():  # Detectron2's detectors log into one
+        losses = model.train()(batch)
     if bad := [name for name, loss in losses.items() if not loss.isfinite()]:
         raise ValueError(f"{', '.join(bad)} not finite")
     total = sum(losses.values())
@@ -157,7 +155,7 @@ def training_step(model: nn.Module, num_classes: int) -> float:
 
 
 def train(path: str, config: DictConfig, iterations: int, folder: str) -> str:
-    """Trains a config on digit scenes with train_net.py, in a process of its own.
+    """Trains a config on digit scenes, in a process of its own.
 
     Returns:
         The mean of total_loss over the first and the last five iterations, in words.
@@ -166,18 +164,14 @@ def train(path: str, config: DictConfig, iterations: int, folder: str) -> str:
         ValueError: if the training fails or its loss does not fall.
     """
     overrides = short_overrides(config, iterations) + scratch_overrides(config)
-    command = ["--config-file", path, f"train.output_dir={folder}", *overrides]
-    print(shlex.join(["python", "train_net.py", *command]), flush=True)
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train_net.py"), *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise ValueError((result.stderr.strip().splitlines() or ["train_net.py failed"])[-1])
-    lines = map(json.loads, (Path(folder) / "metrics.json").read_text().splitlines())
-    losses = [line["total_loss"] for line in lines if "total_loss" in line][:iterations]
+    arguments = ["--config-file", path, f"train.output_dir={folder}", *overrides]
+    print(shlex.join(["python", "train_net.py", *arguments]), flush=True)
+    log = Path(f"{folder}.log")
+    with start_training(arguments, log) as process:
+        status = process.wait()
+    if status:
+        raise ValueError((log.read_text().strip().splitlines() or ["the training failed"])[-1])
+    losses = series(read_metrics(Path(folder) / "metrics.json"), "total_loss")[1]
     first, last = (sum(part) / len(part) for part in (losses[:5], losses[-5:]))
     if not (math.isfinite(last) and last < first):
         raise ValueError(f"loss {first:.3f} to {last:.3f}: it does not fall")
@@ -208,8 +202,7 @@ def check(path: str, *, quick: bool, max_params: float, iterations: int) -> str:
             done += f", {train(path, plain, iterations, os.path.join(folder, 'run'))}"
         elif params <= max_params:
             torch.manual_seed(0)
-            num_classes = next(detectors(config))[1].head.num_classes
-            done += f", loss {training_step(instantiate(config.model), num_classes):.3f}"
+            done += f", loss {training_step(instantiate(config.model)):.3f}"
         else:
             return f"{done}, too large for a step"
         return f"{done}, {time.perf_counter() - start:.1f} s"

@@ -6,7 +6,6 @@ was; a finished one is not repeated. Remove output/demo to begin anew.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,9 @@ from tqdm import tqdm
 
 from lad.checkpoint import load_weights
 from lad.data import get_dataset_dicts
-from lad.visualize import draw_detections, plot_curves, read_metrics, series
+from lad.engine.run import start_training
+from lad.metrics import read_metrics, series
+from lad.visualize import draw_detections, plot_curves
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output/demo")
@@ -32,19 +33,23 @@ def config_file(name: str) -> Path:
 
 
 def train(name: str, progress: tqdm) -> None:
-    """Trains and evaluates one config to the end, in a process of its own."""
+    """Trains and evaluates one config to the end, in a process of its own.
+
+    Args:
+        name: of the run.
+        progress: counts the iterations of all runs.
+    """
     folder = OUTPUT / name
     progress.set_description(f"{name:8}")
     start = progress.n
     iterations = LazyConfig.load(str(config_file(name))).train.max_iter
     if not is_evaluated(folder, iterations):
-        command = [sys.executable, str(ROOT / "train_net.py"), "--resume"]
-        command += ["--config-file", str(config_file(name)), f"train.output_dir={folder}"]
+        arguments = ["--resume", "--config-file", str(config_file(name))]
+        arguments += [f"train.output_dir={folder}"]
         if name == "lad":
-            command += [f"model.teacher_checkpoint={OUTPUT}/teacher/model_final.pth"]
+            arguments += [f"model.teacher_checkpoint={OUTPUT}/teacher/model_final.pth"]
         log = OUTPUT / f"{name}.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        with start_training(arguments, log, threads=os.cpu_count() or 1) as process:
             try:
                 while process.poll() is None:
                     time.sleep(1)
@@ -94,7 +99,6 @@ def main() -> None:
     """Runs the demo."""
     begin = time.time()
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     for split in ("train", "val"):
         get_dataset_dicts(names=f"digits_{split}")  # made on first use, with a bar of its own
     total = sum(LazyConfig.load(str(config_file(name))).train.max_iter for name in RUNS)

@@ -1,4 +1,4 @@
-"""Trains the methods on digit scenes with several seeds and tells their mean and deviation.
+"""Trains the methods on digit scenes with several seeds and reports mean and standard deviation.
 
     python tools/study.py                      all methods, seeds 0 1 2, one run at a time
     python tools/study.py paa lad --seeds 3 4 --workers 2
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,8 @@ import detectron2
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-import lad.data  # noqa: F401  registers the datasets
-from lad.visualize import read_metrics, series
+from lad.engine.run import start_training
+from lad.metrics import read_metrics, series
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
@@ -87,11 +86,10 @@ def run(method: str, seed: int) -> None:
         overrides += SIZE
     if needs_teacher(method):
         overrides += [f"model.teacher_checkpoint={TEACHER}"]
-    command = [sys.executable, str(ROOT / "train_net.py"), "--resume"]
-    command += ["--config-file", str(config_file(method)), *overrides]
+    arguments = ["--resume", "--config-file", str(config_file(method)), *overrides]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output.txt").open("w") as log:
-        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    with start_training(arguments, folder / "output.txt", threads=1) as process:
+        status = process.wait()
     if status:
         raise RuntimeError(f"{method}, seed {seed}: status {status}, see {folder}/output.txt")
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -100,7 +98,7 @@ def run(method: str, seed: int) -> None:
 
 
 def figures(folder: Path, method: str, seed: int) -> dict:
-    """Collects what a finished run tells."""
+    """Returns the figures of a finished run and what it ran with."""
     rows = read_metrics(folder / "metrics.json")
     metrics = {}
     for prefix in ("", *(f"{name}/" for name in NETWORKS)):
@@ -117,7 +115,7 @@ def figures(folder: Path, method: str, seed: int) -> dict:
         "iterations": series(rows, "total_loss")[0][-1] + 1,
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,
-        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         **metrics,
     }
 
@@ -187,7 +185,6 @@ def main() -> int:
         print(costs(["teacher", *(name for name in methods if name != "paa")]))
         return 0
     if not args.table:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
         jobs = [(name, seed) for seed in args.seeds for name in methods]
         jobs = [job for job in jobs if not stored(*job).is_file()]
         try:

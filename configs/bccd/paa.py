@@ -1,4 +1,4 @@
-"""PAA on blood cell photographs at 240x320, from scratch."""
+"""PAA on blood cell photographs at 320x240, from scratch."""
 
 from ..common.data.bccd import dataloader
 from ..common.models.paa import paa_small

@@ -1,4 +1,4 @@
-"""CoLAD of COP-R101 and PAA-R50, decided per object and level (released code)."""
+"""CoLAD of COP-R101 and PAA-R50: one decision per object and level (released code)."""
 
 from .cop_r101_from_r50_2x_ms_stdmean import dataloader, lr_multiplier, model, optimizer, train
 

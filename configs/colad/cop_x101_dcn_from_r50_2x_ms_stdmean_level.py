@@ -1,4 +1,4 @@
-"""CoLAD of COP-X101-DCN and PAA-R50, decided per object and level (released code)."""
+"""CoLAD of COP-X101-DCN and PAA-R50: one decision per object and level (released code)."""
 
 from .cop_x101_dcn_from_r50_2x_ms_stdmean import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,4 +1,4 @@
-"""CoLAD (Fisher score): ResNet-101 with PAA-R50 trained before (1x), 12 epochs."""
+"""CoLAD (Fisher score): ResNet-101 with a pre-trained PAA-R50 (1x), 12 epochs."""
 
 from ..common.models.distillation import ROLE_SWITCH_HOOK, colad, fisher_switch
 from ..common.models.paa import paa_resnet

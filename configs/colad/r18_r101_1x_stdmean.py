@@ -1,6 +1,6 @@
 """CoLAD (std/mean): ResNet-18 and ResNet-101 from ImageNet weights, 12 epochs.
 
-Table 6 does not say whether R101 was trained on COCO before; to have it so, set
+Table 6 does not say whether R101 was pre-trained on COCO. For a pre-trained one set
 model.teacher_checkpoint=output/paa/r101_1x/model_final.pth.
 """
 

@@ -1,4 +1,4 @@
-"""CoLAD (std/mean): ResNet-50 with PAA-R101 trained before (1x), 12 epochs."""
+"""CoLAD (std/mean): ResNet-50 with a pre-trained PAA-R101 (1x), 12 epochs."""
 
 from ..common.models.distillation import ROLE_SWITCH_HOOK, colad, stdmean_switch
 from ..common.models.paa import paa_resnet

@@ -1,4 +1,4 @@
-"""How to train: everything but model, data, optimizer and schedule. Switches are off by default."""
+"""Training options: all but model, data, optimizer and schedule. Features are off by default."""
 
 train = dict(
     output_dir="output",

@@ -1,4 +1,4 @@
-"""Where initial weights are looked for. None is shipped: put them there, or override the key."""
+"""Paths of initial weights. None are shipped: put them there, or override the key."""
 
 # ImageNet weights under torchvision's own file names (IMAGENET1K_V1, as the papers').
 RESNET = {

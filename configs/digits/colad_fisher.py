@@ -1,4 +1,4 @@
-"""CoLAD of the small and the wider network, both from scratch: fisher decides who teaches."""
+"""CoLAD of the small and the wider network, both from scratch, with the Fisher indicator."""
 
 from ..common.models.distillation import ROLE_SWITCH_HOOK, colad, fisher_switch
 from ..common.models.paa import paa_small

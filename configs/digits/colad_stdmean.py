@@ -1,4 +1,4 @@
-"""CoLAD of the small and the wider network, both from scratch: stdmean decides who teaches."""
+"""CoLAD of the small and the wider network, both from scratch, with the indicator std/mean."""
 
 from ..common.models.distillation import ROLE_SWITCH_HOOK, colad, stdmean_switch
 from ..common.models.paa import paa_small

@@ -1,4 +1,4 @@
-"""LAD: the digit scenes' teacher assigns the student's labels."""
+"""LAD: the student is trained on the labels of the digit scenes' teacher."""
 
 from ..common.models.distillation import lad
 from ..common.models.paa import paa_small

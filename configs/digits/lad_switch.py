@@ -1,4 +1,4 @@
-"""LAD with the dynamic switch: the student's own costs where it is fitter."""
+"""LAD with dynamic switch: the network with the higher std/mean makes the labels."""
 
 from ..common.models.distillation import ROLE_SWITCH_HOOK, lad, stdmean_switch
 from ..common.models.paa import paa_small

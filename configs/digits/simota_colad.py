@@ -1,4 +1,4 @@
-"""CoLAD with SimOTA: stdmean decides whose costs count."""
+"""CoLAD with SimOTA and the indicator std/mean."""
 
 from ..common.models.assigners import use_simota
 from .colad_stdmean import dataloader, lr_multiplier, model, optimizer, train

@@ -1,4 +1,4 @@
-"""LAD with SimOTA: the digit scenes' PAA teacher makes its costs."""
+"""LAD with SimOTA: the costs are those of the digit scenes' PAA teacher."""
 
 from ..common.models.assigners import use_simota
 from .lad import dataloader, lr_multiplier, model, optimizer, train

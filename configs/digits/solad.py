@@ -1,4 +1,4 @@
-"""SoLAD: LAD with soft labels on top."""
+"""SoLAD: LAD plus soft labels."""
 
 from ..common.models.distillation import solad
 from ..common.models.paa import paa_small

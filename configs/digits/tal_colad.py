@@ -1,4 +1,4 @@
-"""CoLAD with TAL: stdmean decides whose costs count."""
+"""CoLAD with TAL and the indicator std/mean."""
 
 from ..common.models.assigners import use_tal
 from .colad_stdmean import dataloader, lr_multiplier, model, optimizer, train

@@ -1,4 +1,4 @@
-"""LAD with TAL: the digit scenes' PAA teacher makes its costs."""
+"""LAD with TAL: the costs are those of the digit scenes' PAA teacher."""
 
 from ..common.models.assigners import use_tal
 from .lad import dataloader, lr_multiplier, model, optimizer, train

@@ -1,11 +1,11 @@
-"""LAD with the dynamic switch: Swin-B and CoLAD's COP-X101-DCN, Swin's recipe of 36 epochs.
+"""LAD with dynamic switch: Swin-B from CoLAD's COP-X101-DCN, with Swin's recipe of 36 epochs.
 
-The teacher is the student of that CoLAD training, cut out by
+The teacher is the student of that CoLAD training, exported by
 
     cd output/colad/cop_x101_dcn_from_r50_2x_ms_stdmean
     python ../../../tools/export_network.py model_final.pth student.pth
 
-Std/mean decides; table 8 does not name the indicator.
+The indicator is std/mean; table 8 does not name it.
 """
 
 from ..common.data.coco_detr import dataloader

@@ -1,4 +1,4 @@
-"""LAD of a mobile-sized student, EfficientNet-Lite0, from PAA-R50 1x: beyond the paper."""
+"""LAD of a mobile-sized student, EfficientNet-Lite0, from PAA-R50 (1x). Not in the paper."""
 
 from ..common.data.coco import dataloader
 from ..common.models.backbones import paa_timm

@@ -1,6 +1,6 @@
 """Soft label: ResNet-101 from PAA-R50 (1x), 12 epochs.
 
-Table 3 does not name the loss: table 2's best (KL, gamma 0.5, long warm-up) is taken.
+Table 3 does not name the loss; this is the best of table 2 (KL, gamma 0.5, long warm-up).
 """
 
 from ..common.models.distillation import soft_label, soft_label_loss

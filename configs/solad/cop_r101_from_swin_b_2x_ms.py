@@ -1,7 +1,7 @@
 """SoLAD: ResNet-101 with conditional objectness from PAA-Swin-B, 24 epochs, multi-scale.
 
-The paper does not say whether it was trained multi-scale; the loader of configs/paa/r101_2x.py
-makes it single-scale. The teacher is that of r50_from_swin_b_1x.py.
+The paper does not say whether it was trained multi-scale. For single scale use the loader of
+configs/paa/r101_2x.py. The teacher is that of r50_from_swin_b_1x.py.
 """
 
 from ..common.models.backbones import paa_swin

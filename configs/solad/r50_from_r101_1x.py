@@ -1,4 +1,4 @@
-"""SoLAD, LAD and soft labels (KL, gamma 0.5): ResNet-50 from PAA-R101 (1x), 12 epochs."""
+"""SoLAD (LAD plus soft labels: KL, gamma 0.5): ResNet-50 from PAA-R101 (1x), 12 epochs."""
 
 from ..common.models.distillation import solad
 from ..common.models.paa import paa_resnet

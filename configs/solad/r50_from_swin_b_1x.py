@@ -1,6 +1,6 @@
 """SoLAD: ResNet-50 from PAA-Swin-B, 12 epochs.
 
-The teacher is the student of that LAD training, cut out by
+The teacher is the student of table 8's LAD training, exported by
 
     cd output/lad/switch_swin_b_from_cop_x101_dcn_3x_ms
     python ../../../tools/export_network.py model_final.pth student.pth

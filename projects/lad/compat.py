@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.defaults import create_ddp_model as detectron2_create_ddp_model
+from detectron2.modeling.meta_arch.fcos import FCOS
+from detectron2.structures import Boxes
 from detectron2.utils import comm
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 
 def under_torchrun() -> bool:
@@ -108,3 +110,8 @@ def create_ddp_model(model: nn.Module, *, device: str, **options: Any) -> nn.Mod
     if device == "cpu":
         options["device_ids"] = None
     return detectron2_create_ddp_model(model, **options)
+
+
+def fcos_matched_boxes(boxes: Tensor) -> list[Any]:
+    """Returns (N, R, 4) matched boxes as FCOS's losses take them: 0.6 as Boxes, main as tensors."""
+    return [Boxes(x) for x in boxes] if hasattr(FCOS, "match_anchors") else list(boxes)

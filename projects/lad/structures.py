@@ -1,18 +1,18 @@
 """The tensors that travel between the parts of the project.
 
 Shape letters, the same everywhere: N images in the batch, R anchors over all pyramid levels, K
-classes, G objects in the whole batch, P candidates in the whole batch, L pyramid levels. Boxes are
-xyxy in pixels of the (augmented, padded) input. Everything is flat over the batch: an object or a
-candidate carries the index of its image, so that assignment needs no loop over images.
+classes, G objects in the whole batch, P candidates in the whole batch, L pyramid levels, D
+regression outputs per anchor. Boxes are xyxy in pixels of the (augmented, padded) input. Everything
+is flat over the batch: an object or a candidate carries the index of its image, so that assignment
+needs no loop over images.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
@@ -22,25 +22,120 @@ logger = logging.getLogger(__name__)
 IMAGE_MULTIPLE = 32  # anchors are valid up to the image's own size rounded up to this
 
 
+class BoxCoder(Protocol):
+    """Translates between boxes and the regression outputs of a head."""
+
+    def decode(self, anchors: Tensor, regression: Tensor) -> Tensor:
+        """Returns the (..., 4) boxes that (..., D) outputs mean at (..., 4) anchors."""
+
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Returns the (..., 4) regression targets with which ``anchors`` become ``boxes``."""
+
+
+class Grid(NamedTuple):
+    """A pyramid level with one square anchor per cell.
+
+    Attributes:
+        height: rows of cells.
+        width: columns of cells.
+        stride: pixels between the centers of neighboring cells.
+        side: of the anchors in pixels.
+        offset: x and y of the first cell's center in pixels.
+    """
+
+    height: int
+    width: int
+    stride: int
+    side: float
+    offset: float = 0.0
+
+
+class Anchors(NamedTuple):
+    """The anchors of all pyramid levels, level after level.
+
+    Attributes:
+        boxes: (R, 4) xyxy. A point detector's cells are boxes of one stride.
+        num_per_level: anchors of each level; their sum is R.
+        strides: pixels between neighboring cells of each level.
+        grids: the regular layout of levels with one square anchor per cell, which lets assigners
+            visit the anchors near an object only; None for any other anchors.
+    """
+
+    boxes: Tensor
+    num_per_level: tuple[int, ...]
+    strides: tuple[int, ...]
+    grids: tuple[Grid, ...] | None = None
+
+    def valid(self, image_sizes: Tensor) -> Tensor:
+        """Returns (N, R) bool: the anchor's center lies inside the padded image.
+
+        Args:
+            image_sizes: (N, 2) heights and widths in pixels before padding; padded they are
+                multiples of 32.
+        """
+        # Centers are multiples of half a pixel, up to rounding: compare four times the coordinate.
+        limits = pad_sizes(image_sizes) * 4 - 1
+        x, y = (self.boxes[:, :2] + self.boxes[:, 2:]).t() * 2
+        return (y < limits[:, :1]) & (x < limits[:, 1:])
+
+    def per_anchor(self, values: tuple[int, ...]) -> Tensor:
+        """Returns (R,): the value of each anchor's level."""
+        device = self.boxes.device
+        counts = torch.tensor(self.num_per_level, device=device)
+        values_tensor = torch.tensor(values, device=device)
+        return values_tensor.repeat_interleave(counts, output_size=len(self.boxes))
+
+
+def pad_sizes(image_sizes: Tensor) -> Tensor:
+    """Returns sizes rounded up to the multiple that images are padded to."""
+    return (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
+
+
 class DensePredictions(NamedTuple):
     """What a dense head predicts for every anchor.
 
     Attributes:
-        scores: (N, R, K) class logits, or class probabilities where the head fuses objectness.
-        probabilities: which of the two ``scores`` holds.
-        deltas: (N, R, 4) box deltas relative to the anchors.
-        quality: (N, R) logits of the predicted IoU, None for heads without the IoU branch.
+        scores: (N, R, K) class scores.
+        activation: "sigmoid" if the scores are logits, "none" if they are probabilities, as from
+            heads that fuse objectness.
+        regression: (N, R, D) outputs that ``coder`` turns into boxes.
+        quality: (N, R) logits of the predicted IoU or centerness, None for heads without.
+        anchors: R anchors.
+        coder: knows what the regression means.
     """
 
     scores: Tensor
-    probabilities: bool
-    deltas: Tensor
+    activation: str
+    regression: Tensor
     quality: Tensor | None
+    anchors: Anchors
+    coder: BoxCoder
+
+    def boxes(self, at: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Returns the predicted boxes, float32 and not clipped to the image.
+
+        Args:
+            at: (P,) image and anchor indices; None for all.
+
+        Returns:
+            (P, 4), or (N, R, 4) for all.
+        """
+        if at is None:
+            return self.coder.decode(self.anchors.boxes, self.regression.float())
+        regression = self.take(self.regression, at).float()
+        return self.coder.decode(self.anchors.boxes.index_select(0, at[1]), regression)
+
+    @staticmethod
+    def take(values: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns the (P, ...) rows of (N, R, ...) values at (P,) image and anchor indices."""
+        image, anchor = at
+        # Indexing by two tensors takes three times as long on a CPU.
+        return values.flatten(0, 1).index_select(0, image * values.shape[1] + anchor)
 
     def class_probabilities(self) -> Tensor:
         """Returns (N, R, K) float32 class probabilities."""
         scores = self.scores.float()
-        return scores if self.probabilities else scores.sigmoid()
+        return scores.sigmoid() if self.activation == "sigmoid" else scores
 
     def detach(self) -> DensePredictions:
         """Returns the same predictions outside the autograd graph."""
@@ -51,62 +146,15 @@ class DensePredictions(NamedTuple):
         return self._map(Tensor.float)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> DensePredictions:
-        quality = None if self.quality is None else function(self.quality)
         return self._replace(
-            scores=function(self.scores), deltas=function(self.deltas), quality=quality
+            scores=function(self.scores),
+            regression=function(self.regression),
+            quality=None if self.quality is None else function(self.quality),
         )
 
 
-class Anchors(NamedTuple):
-    """One square anchor per cell of every pyramid level.
-
-    Attributes:
-        boxes: (R, 4) xyxy, level after level, row after row.
-        shapes: (height, width) in cells of each level.
-        strides: pixels between neighbouring cells of each level.
-        sizes: side of the anchors of each level in pixels.
-    """
-
-    boxes: Tensor
-    shapes: tuple[tuple[int, int], ...]
-    strides: tuple[int, ...]
-    sizes: tuple[float, ...]
-
-    @property
-    def num_per_level(self) -> list[int]:
-        """Number of anchors of each level; their sum is R."""
-        return [height * width for height, width in self.shapes]
-
-    def valid_shapes(self, image_sizes: Tensor) -> np.ndarray:
-        """Cells inside each image's own size, rounded up to a multiple of 32 pixels.
-
-        Args:
-            image_sizes: (N, 2) heights and widths in pixels before padding, on the CPU.
-
-        Returns:
-            (N, L, 2) int64: the number of valid rows and columns of each level.
-        """
-        padded = _padded(image_sizes.numpy())[:, None]
-        return np.minimum(-(-padded // np.array(self.strides)[:, None]), self.shapes)
-
-    def valid(self, image_sizes: Tensor) -> Tensor:
-        """Returns (N, R) bool: True where the anchor's cell is valid (see `valid_shapes`).
-
-        That is where the anchor's centre lies inside the padded image, at its right and lower end
-        excluded.
-        """
-        limits = _padded(image_sizes) * 2 - 1  # centres are whole pixels, up to rounding
-        twice_x, twice_y = (self.boxes[:, :2] + self.boxes[:, 2:]).t()
-        return (twice_y < limits[:, :1]) & (twice_x < limits[:, 1:])
-
-
-def _padded(image_sizes: Any) -> Any:
-    """Sizes rounded up to the multiple that images are padded to."""
-    return (image_sizes + IMAGE_MULTIPLE - 1) // IMAGE_MULTIPLE * IMAGE_MULTIPLE
-
-
 def _to(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copies to a GPU without waiting; back from it with, or what is not yet there is read."""
+    """Copies to a GPU without waiting; a copy back is complete when it returns."""
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
@@ -138,7 +186,7 @@ class Targets(NamedTuple):
         image = torch.repeat_interleave(torch.arange(len(instances)), counts).to(boxes.device)
         sizes = torch.tensor([x.image_size for x in instances], device=boxes.device)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        if boxes.device.type == "cpu" and not has_area.all():  # on a GPU the test would wait for it
+        if boxes.device.type == "cpu" and not has_area.all():  # a GPU would have to be waited for
             logger.warning("Dropped %d ground-truth boxes without area.", int((~has_area).sum()))
             boxes, classes, image = boxes[has_area], classes[has_area], image[has_area]
         return cls(boxes, classes, image, sizes)
@@ -151,7 +199,7 @@ class Targets(NamedTuple):
 class Candidates(NamedTuple):
     """The anchors that each object may claim, flat over the batch.
 
-    Ordered by object, then level, then anchor: equal costs are decided by this order.
+    Ordered by object, then anchor: equal costs are decided by this order.
 
     Attributes:
         image: (P,) int64 index of the image.
@@ -165,9 +213,32 @@ class Candidates(NamedTuple):
     gt: Tensor
     level: Tensor
 
+    def slot(self, num_anchors: int) -> Tensor:
+        """Returns the (P,) positions of the candidates in flattened (N, R) tensors."""
+        return self.image * num_anchors + self.anchor
+
     def to(self, device: torch.device | str) -> Candidates:
         """Returns the same candidates on another device."""
         return Candidates(*(_to(x, device) for x in self))
+
+
+class CandidateCosts(NamedTuple):
+    """What one network's predictions say about the candidates.
+
+    Attributes:
+        cost: (P,) float32; lower is better.
+        iou: (P,) float32 IoU of the predicted box with its object, for assigners that use it.
+    """
+
+    cost: Tensor
+    iou: Tensor | None = None
+
+    def where(self, mask: Tensor, other: CandidateCosts) -> CandidateCosts:
+        """Returns these costs where (P,) ``mask`` holds, else the other's, IoU included."""
+        iou = None
+        if self.iou is not None and other.iou is not None:
+            iou = torch.where(mask, self.iou, other.iou)
+        return CandidateCosts(torch.where(mask, self.cost, other.cost), iou)
 
 
 class Assignment(NamedTuple):
@@ -176,7 +247,9 @@ class Assignment(NamedTuple):
     Attributes:
         labels: (N, R) int64: 0..K-1 foreground class, K background, -1 ignored.
         gt: (N, R) int64: index of the matched object (0..G-1) where foreground, else -1.
+        cost: (P,) float32 costs that made it, None for a static rule.
     """
 
     labels: Tensor
     gt: Tensor
+    cost: Tensor | None = None

@@ -1,8 +1,7 @@
-"""Pictures: ground truth beside detections, curves over a training, a switch's roles."""
+"""Pictures: ground truth beside detections, curves over a training, who taught when."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,22 +12,7 @@ from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
 from PIL import Image
 
-
-def read_metrics(path: str | Path) -> list[dict]:
-    """Reads a run's metrics.json: one dict a line; a line cut off by a kill is left out."""
-    rows = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def series(rows: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
-    """Returns iterations and values of one metric."""
-    found = {row["iteration"]: row[key] for row in rows if key in row and "iteration" in row}
-    return sorted(found), [found[iteration] for iteration in sorted(found)]
+from lad.metrics import read_metrics, series
 
 
 def plot_curves(
@@ -59,7 +43,7 @@ def plot_curves(
 
 
 def plot_roles(metrics: str | Path, path: str | Path) -> None:
-    """Draws a switch's indicators and who taught over a training, as PNG.
+    """Draws a role switch's indicators, and which network taught, over a training, as PNG.
 
     Args:
         metrics: the run's metrics.json.

@@ -1,11 +1,14 @@
 import pytest
 import torch
 
-from helpers import make_anchors, make_targets, random_boxes
-from lad.assignment.atss import ATSSAssigner, nearest_candidates, overlap_threshold
-from lad.boxes import AnchorGenerator, paired_iou
+from helpers import generic, make_anchors, make_targets, random_boxes
+from lad.assignment.atss import ATSSAssigner, overlap_threshold
+from lad.assignment.candidates import centers as centers_of
+from lad.modeling.anchor_generator import AnchorGenerator
+from lad.ops.boxes import paired_iou
+from lad.structures import CandidateCosts
 
-# 4 x 4 anchors of side 16, centres 0, 8, 16, 24
+# 4 x 4 anchors of side 16, centers 0, 8, 16, 24
 GRID = AnchorGenerator(strides=(8,), scale=2)([(4, 4)])
 SQUARE = [8.0, 8, 24, 24]  # the anchor with index 10
 
@@ -13,26 +16,27 @@ SQUARE = [8.0, 8, 24, 24]  # the anchor with index 10
 def assign(targets, anchors=GRID, **options):
     assigner = ATSSAssigner(num_classes=3, **options)
     candidates = assigner.candidates(anchors, targets)
-    return assigner.assign(torch.zeros(len(candidates.gt)), candidates, anchors, targets)
+    costs = CandidateCosts(torch.zeros(len(candidates.gt)))
+    return assigner.assign(costs, candidates, anchors, targets)
 
 
 def by_definition(targets, anchors, topk):
     """Algorithm 1 of the paper, object by object."""
     valid = anchors.valid(targets.image_sizes)
-    centres = ((anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2).double()
+    centers = centers_of(anchors)
     owner = torch.full(valid.shape, -1)
     overlap = torch.full(valid.shape, -1.0)
     for index, (box, image) in enumerate(zip(targets.boxes, targets.image.tolist(), strict=True)):
-        distance = (centres - (box[:2] + box[2:]).double() / 2).pow(2).sum(dim=1)
+        distance = (centers - (box[:2] + box[2:]).double() / 2).pow(2).sum(dim=1)
         chosen = []
-        for level in torch.arange(len(centres)).split(anchors.num_per_level):
+        for level in torch.arange(len(centers)).split(anchors.num_per_level):
             level = level[valid[image, level]]
             chosen.append(level[distance[level].argsort(stable=True)[:topk]])
         chosen = torch.cat(chosen)
         iou = paired_iou(anchors.boxes[chosen], box.expand(len(chosen), 4))
         threshold = iou.double().mean() + iou.double().std()
         for anchor, value in zip(chosen.tolist(), iou.tolist(), strict=True):
-            inside = (box[:2] < centres[anchor]).all() and (centres[anchor] < box[2:]).all()
+            inside = (box[:2] < centers[anchor]).all() and (centers[anchor] < box[2:]).all()
             if inside and value >= threshold and value > overlap[image, anchor]:
                 owner[image, anchor] = index
                 overlap[image, anchor] = value
@@ -66,7 +70,7 @@ def test_an_anchor_claimed_twice_goes_to_the_higher_iou(order):
     assert (result.gt >= 0).sum() == 1
 
 
-def test_an_object_without_a_centre_inside_has_no_positives():
+def test_an_object_without_a_center_inside_has_no_positives():
     result = assign(make_targets([[[9.0, 1, 15, 31]]], [(32, 32)]))  # between the columns 8 and 16
     assert (result.labels == 3).all()
 
@@ -76,11 +80,6 @@ def test_a_single_candidate_is_positive():
     assert (result.gt[0] == 0).nonzero()[:, 0].tolist() == [10]
 
 
-def test_of_anchors_equally_near_the_earlier_are_candidates():
-    targets = make_targets([[[0.0, 0, 24, 24]]], [(32, 32)])  # centre 12: between 8 and 16
-    assert nearest_candidates(GRID, targets, topk=3).anchor.tolist() == [5, 6, 9]
-
-
 @pytest.mark.parametrize("topk", [1, 4, 9])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_the_papers_algorithm_object_by_object(seed, topk):
@@ -88,23 +87,15 @@ def test_equals_the_papers_algorithm_object_by_object(seed, topk):
     boxes = [random_boxes(15, 96, 128, seed), [], random_boxes(9, 30, 60, seed + 9)]
     boxes[0] += [[8.0 * x for x in box] for box in ([1, 1, 4, 4], [0, 0, 16, 12], [2, 3, 7, 8])]
     targets = make_targets(boxes, [(96, 128), (96, 128), (30, 60)])
-    assert torch.equal(
-        assign(targets, anchors, topk=topk).gt, by_definition(targets, anchors, topk)
-    )
+    expected = by_definition(targets, anchors, topk)
+    assert torch.equal(assign(targets, anchors, topk=topk).gt, expected)
+    assert torch.equal(assign(targets, generic(anchors), topk=topk).gt, expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 12), (12, 1), (2, 7), (2, 2)])
-def test_narrow_levels_and_centres_outside(shape):
-    anchors = AnchorGenerator(strides=(8,), scale=2)([shape])
-    size = shape[0] * 8, shape[1] * 8
-    corners = [[x, y, x + 7.0, y + 9.0] for x in (-9.0, 0.0, 3.0, 40.5) for y in (-4.0, 8.0, 50.0)]
-    targets = make_targets([corners], [size])
-    candidates = nearest_candidates(anchors, targets, topk=9)
-    centres = ((anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2).double()
-    for index, box in enumerate(targets.boxes.double()):
-        distance = (centres - (box[:2] + box[2:]) / 2).pow(2).sum(dim=1)
-        expected = distance.argsort(stable=True)[:9].sort().values
-        assert torch.equal(candidates.anchor[candidates.gt == index], expected)
+def test_no_objects_are_all_background():
+    result = assign(make_targets([[]], [(32, 32)]))
+    assert (result.labels == 3).all() and (result.gt == -1).all()
+    assert result.cost is None, "a static assignment has no costs"
 
 
 def test_no_candidates_are_refused():

@@ -6,18 +6,24 @@ from fvcore.nn import sigmoid_focal_loss
 
 from helpers import make_anchors, make_predictions, make_targets
 from lad.assignment.candidates import iou_candidates
-from lad.assignment.costs import PAACost
+from lad.assignment.costs import NoCost, PAACost
+from lad.assignment.simota import SimOTACost
+from lad.assignment.tal import AlignmentCost
+
+EVERY = [PAACost(), SimOTACost(), AlignmentCost(), NoCost()]
+every = pytest.mark.parametrize("cost", EVERY, ids=lambda x: type(x).__name__)
 
 
-def cost_of(cost: PAACost, scores, gt_box, probabilities=False):
+def cost_of(cost: PAACost, scores, gt_box, activation="sigmoid"):
     """Cost of one pair whose predicted box is (0, 0, 10, 10) and whose class is 1."""
-    return cost.cost(
+    costs = cost.cost(
         torch.tensor([scores]),
-        probabilities,
+        activation,
         torch.tensor([1]),
         torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
         torch.tensor([gt_box]),
-    ).item()
+    )
+    return costs.cost.item()
 
 
 def test_paa_cost_by_hand():
@@ -35,39 +41,59 @@ def test_the_papers_cost_counts_iou_once():
     assert cost_of(paper, [0.0] * 3, [0.0, 0.0, 10.0, 5.0]) == pytest.approx(focal + 0.5, rel=1e-5)
 
 
-def test_probabilities_cost_as_their_logits():
+@every
+def test_probabilities_cost_the_same_as_their_logits(cost):
     logits = [0.3, -1.2, 2.0]
     box = [1.0, 2.0, 9.0, 9.0]
-    fused = cost_of(PAACost(), torch.tensor(logits).sigmoid().tolist(), box, probabilities=True)
-    assert fused == pytest.approx(cost_of(PAACost(), logits, box), rel=1e-5)
+    fused = cost_of(cost, torch.tensor(logits).sigmoid().tolist(), box, activation="none")
+    assert fused == pytest.approx(cost_of(cost, logits, box), rel=1e-5)
 
 
 def test_class_part_is_the_focal_loss_of_the_whole_row():
     anchors, targets = make_anchors(), make_targets([[[10.0, 10, 60, 70]], [[5.0, 5, 90, 90]]])
     predictions = make_predictions(2, anchors)
     candidates = iou_candidates(anchors, targets)
-    cost = PAACost(box_weight=0.0)(predictions, anchors, targets, candidates)
+    costs = PAACost(box_weight=0.0)(predictions, targets, candidates)
     one_hot = torch.nn.functional.one_hot(targets.classes[candidates.gt], 3).float()
     logits = predictions.scores[candidates.image, candidates.anchor]
     expected = sigmoid_focal_loss(logits, one_hot, 0.25, 2.0).sum(dim=1)
-    torch.testing.assert_close(cost, expected.detach())
-    assert not cost.requires_grad
+    torch.testing.assert_close(costs.cost, expected.detach())
 
 
-def test_costs_are_float32_under_autocast():
+@every
+def test_a_cost_depends_on_its_own_candidate_alone(cost):
+    anchors, targets = make_anchors(), make_targets([[[10.0, 10, 60, 70]], [[5.0, 5, 90, 90]]])
+    predictions, candidates = make_predictions(2, anchors), iou_candidates(anchors, targets)
+    order = torch.randperm(len(candidates.gt), generator=torch.Generator().manual_seed(0))
+    costs = cost(predictions, targets, candidates)
+    permuted = cost(predictions, targets, type(candidates)(*(x[order] for x in candidates)))
+    torch.testing.assert_close(permuted.cost, costs.cost[order])
+    assert not costs.cost.requires_grad
+
+
+@every
+def test_costs_are_float32_under_autocast(cost):
     anchors, targets = make_anchors(), make_targets([[[10.0, 10, 60, 70]]])
     candidates = iou_candidates(anchors, targets)
     predictions = make_predictions(1, anchors)
-    expected = PAACost()(predictions, anchors, targets, candidates)
+    expected = cost(predictions, targets, candidates)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cost = PAACost()(predictions, anchors, targets, candidates)
-    assert cost.dtype == torch.float32 and torch.equal(cost, expected)
+        costs = cost(predictions, targets, candidates)
+    assert costs.cost.dtype == torch.float32 and torch.equal(costs.cost, expected.cost)
 
 
-def test_no_candidates_cost_nothing():
+@every
+def test_no_candidates_have_no_costs(cost):
     anchors, targets = make_anchors(), make_targets([[]])
     candidates = iou_candidates(anchors, targets)
-    assert PAACost()(make_predictions(1, anchors), anchors, targets, candidates).shape == (0,)
+    assert cost(make_predictions(1, anchors), targets, candidates).cost.shape == (0,)
+
+
+def test_a_static_assigners_costs_are_zero():
+    anchors, targets = make_anchors(), make_targets([[[10.0, 10, 60, 70]]])
+    candidates = iou_candidates(anchors, targets)
+    costs = NoCost()(make_predictions(1, anchors), targets, candidates)
+    assert torch.equal(costs.cost, torch.zeros(len(candidates.gt))) and costs.iou is None
 
 
 def test_unknown_box_cost_is_refused():

@@ -1,18 +1,14 @@
 import pytest
 import torch
 
-from helpers import make_targets
-from lad.assignment.indicators import Fisher, StdMean
+from helpers import make_candidates, make_targets
+from lad.assignment.indicators import Fisher, StdMean, mean_and_std
 from lad.assignment.switch import RoleSwitch
-from lad.structures import Candidates
 
 
 def setup(gt: list[int], level: list[int], scope: str):
     """Candidates of objects in one image, and the scope's groups."""
-    gt_tensor = torch.tensor(gt, dtype=torch.int64)
-    candidates = Candidates(
-        gt_tensor * 0, torch.arange(len(gt)), gt_tensor, torch.tensor(level, dtype=torch.int64)
-    )
+    candidates = make_candidates(gt, level)
     targets = make_targets([[[0.0, 0, 50, 50], [9.0, 9, 99, 99]]])
     switch = RoleSwitch(indicator=StdMean(), scope=scope)
     return candidates, switch.groups(candidates, targets, 2)
@@ -64,10 +60,25 @@ def test_fisher_takes_the_cheapest_of_each_level():
 
 
 @pytest.mark.parametrize("indicator", [StdMean(), Fisher()])
-def test_too_few_candidates_tell_nothing(indicator):
+def test_too_few_candidates_have_no_indicator(indicator):
     single = value(indicator, [2.0], [0], [0], "object")
     assert all(x != x for x in single)
     assert all(x != x for x in value(indicator, [], [], [], "iteration"))
+
+
+@pytest.mark.parametrize("indicator", [StdMean(), Fisher()])
+def test_a_diverged_object_leaves_the_others_alone(indicator):
+    costs = [0.9, 1.1, 2.9, 3.1]
+    alone = value(indicator, costs, [0] * 4, [0] * 4, "object")
+    both = value(indicator, [*costs, float("nan"), 2.0], [0] * 4 + [1] * 2, [0] * 6, "object")
+    assert both[0] == alone[0]
+
+
+def test_mean_and_std_worked_by_hand():
+    # 1, 2, 3: count 3, sum 6, sum of squares 14; a single 5; nothing
+    mean, std = mean_and_std(torch.tensor([[3.0, 6, 14], [1, 5, 25], [0, 0, 0]]))
+    assert mean.tolist()[:2] == [2, 5] and mean[2].isnan()
+    assert std.tolist()[0] == 1 and std[1:].isnan().all()
 
 
 @pytest.mark.parametrize("indicator", [StdMean(), Fisher()])

@@ -4,23 +4,26 @@ import pytest
 import torch
 
 from helpers import make_anchors, make_predictions, make_targets, random_boxes
-from lad.assignment.candidates import centre_candidates
+from lad.assignment.candidates import center_candidates
 from lad.assignment.simota import SimOTAAssigner, SimOTACost
-from lad.boxes import AnchorGenerator
+from lad.modeling.anchor_generator import AnchorGenerator
+from lad.ops.coders import DeltaCoder
 from lad.structures import DensePredictions
 
-# 4 x 4 anchors of side 16, centres 0, 8, 16, 24
+# 4 x 4 anchors of side 16, centers 0, 8, 16, 24
 GRID = AnchorGenerator(strides=(8,), scale=2)([(4, 4)])
 SQUARE = [8.0, 8, 24, 24]  # the anchor with index 10
 # Probability 1/2 for all of three classes, boxes equal to the anchors.
-FLAT = DensePredictions(torch.zeros(1, 16, 3), False, torch.zeros(1, 16, 4), None)
+FLAT = DensePredictions(
+    torch.zeros(1, 16, 3), "sigmoid", torch.zeros(1, 16, 4), None, GRID, DeltaCoder()
+)
 
 
-def assign(targets, predictions=FLAT, anchors=GRID, **options):
+def assign(targets, predictions=FLAT, **options):
     assigner = SimOTAAssigner(num_classes=3, **options)
-    candidates = assigner.candidates(anchors, targets)
-    cost = assigner.cost(predictions, anchors, targets, candidates)
-    return assigner.assign(cost, candidates, anchors, targets)
+    candidates = assigner.candidates(predictions.anchors, targets)
+    costs = assigner.cost(predictions, targets, candidates)
+    return assigner.assign(costs, candidates, predictions.anchors, targets)
 
 
 def positives(boxes, **options):
@@ -29,13 +32,13 @@ def positives(boxes, **options):
     return {anchor: gt[anchor].item() for anchor in (gt >= 0).nonzero()[:, 0].tolist()}
 
 
-def by_definition(cost, candidates, anchors, targets, topk=10):
+def by_definition(costs, candidates, anchors, targets, topk=10):
     """The rule of the paper, object by object."""
     owner = torch.full((len(targets.image_sizes), len(anchors.boxes)), -1)
     lowest = torch.full(owner.shape, math.inf)
     for index, image in enumerate(targets.image.tolist()):
         mine = (candidates.gt == index).nonzero()[:, 0]
-        value, iou = cost[:, mine]
+        value, iou = costs.cost[mine], costs.iou[mine]
         number = max(1, math.floor(iou.sort(descending=True).values[:topk].double().sum()))
         for i in value.argsort(stable=True)[:number].tolist():
             anchor = candidates.anchor[mine[i]]
@@ -44,14 +47,14 @@ def by_definition(cost, candidates, anchors, targets, topk=10):
     return owner
 
 
-@pytest.mark.parametrize("probabilities", [False, True])
-def test_the_cost_worked_by_hand(probabilities):
+@pytest.mark.parametrize(("activation", "score"), [("sigmoid", math.log(4)), ("none", 0.8)])
+def test_the_cost_worked_by_hand(activation, score):
     targets = make_targets([[SQUARE]], [(32, 32)])
-    scores = torch.full_like(FLAT.scores, 0.8 if probabilities else math.log(4))
-    predictions = FLAT._replace(scores=scores, probabilities=probabilities)
-    candidates = centre_candidates(GRID, targets, radius=2.5)
-    cost, iou = SimOTACost()(predictions, GRID, targets, candidates)
-    assert len(cost) == 16, "|x - 16| < 20 for all centres"
+    scores = torch.full_like(FLAT.scores, score)
+    predictions = FLAT._replace(scores=scores, activation=activation)
+    candidates = center_candidates(GRID, targets, radius=2.5)
+    cost, iou = SimOTACost()(predictions, targets, candidates)
+    assert len(cost) == 16, "|x - 16| < 20 for all centers"
     # probability 0.8: -log 0.8 of the object's class, twice -log 0.2 of the others; IoU 1, 1/3, 0
     entropy = -math.log(0.8) - 2 * math.log(0.2)
     assert iou[[10, 6, 0]].tolist() == pytest.approx([1, 1 / 3, 0], abs=1e-6)
@@ -71,7 +74,7 @@ def test_k_is_at_least_one():
     assert positives([[15.0, 15, 17, 17]]) == {10: 0}  # the IoUs sum to 16 x 4 / 256 at most
 
 
-def test_an_object_that_contains_no_centre_still_has_a_positive():
+def test_an_object_that_contains_no_center_still_has_a_positive():
     assert positives([[9.0, 9, 15, 15]]) == {5: 0}
     assert positives([[9.0, 9, 15, 15]], radius=0) == {}
 
@@ -85,14 +88,9 @@ def test_an_anchor_claimed_twice_goes_to_the_cheaper_object(order):
     assert owners[10] == first and owners[11] == second
 
 
-def test_candidates_are_inside_the_box_or_near_its_centre():
-    anchors = make_anchors(96, 128, strides=(8,))
-    targets = make_targets([[[2.0, 44, 126, 52]]])  # long and flat, its centre (64, 48)
-    candidates = centre_candidates(anchors, targets, radius=2.5)
-    cells = {(a // 16, a % 16) for a in candidates.anchor.tolist()}
-    row = {(6, x) for x in range(1, 16)}  # y = 48; x = 8 to 120
-    near = {(y, x) for y in range(4, 9) for x in range(6, 11)}  # less than 20 away
-    assert cells == row | near
+def test_no_objects_are_all_background():
+    result = assign(make_targets([[]], [(32, 32)]))
+    assert (result.labels == 3).all() and (result.gt == -1).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -103,9 +101,9 @@ def test_equals_the_papers_rule_object_by_object(seed):
     predictions = make_predictions(3, anchors, seed=seed)
     assigner = SimOTAAssigner(num_classes=3)
     candidates = assigner.candidates(anchors, targets)
-    cost = assigner.cost(predictions, anchors, targets, candidates)
-    result = assigner.assign(cost, candidates, anchors, targets)
-    assert torch.equal(result.gt, by_definition(cost, candidates, anchors, targets))
+    costs = assigner.cost(predictions, targets, candidates)
+    result = assigner.assign(costs, candidates, anchors, targets)
+    assert torch.equal(result.gt, by_definition(costs, candidates, anchors, targets))
     assert (result.labels[2] == -1).any() and (result.gt >= 0).sum() > 20
 
 

@@ -153,7 +153,7 @@ def test_swin_of_its_authors_in_a_detector_comes_back():
 
 
 def test_mmdetections_patch_merging_is_timms_by_value():
-    """MMDetection unfolds 2 x 2 patches, then normalises and reduces them."""
+    """MMDetection unfolds 2 x 2 patches, then normalizes and reduces them."""
     torch.manual_seed(0)
     norm, reduction = nn.LayerNorm(12), nn.Linear(12, 6, bias=False)
     nn.init.normal_(norm.weight)

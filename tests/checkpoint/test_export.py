@@ -61,6 +61,19 @@ def test_averaged_weights_are_exported(model, tmp_path):
     assert weights and all(value.eq(1).all() for value in weights.values())
 
 
+def test_teacher_is_exported_where_averages_are_the_students_alone(model, tmp_path):
+    state = model.state_dict()
+    averaged = {k: torch.ones_like(v) for k, v in state.items() if k.startswith("student.")}
+    trainer = {"iteration": 3, "hooks": {"EMAHook": {"model": averaged}}}
+    torch.save({"model": state, "trainer": trainer}, tmp_path / "model.pth")
+    output = str(tmp_path / "plain.pth")
+    export_network(str(tmp_path / "model.pth"), "teacher", output)
+    exported = torch.load(output)["model"]
+    expected = model.teacher.state_dict()
+    assert exported.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in exported.items())
+
+
 def test_plain_checkpoint_has_no_networks(tmp_path):
     torch.save({"model": make_paa().state_dict()}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="it has no student: its weights are those of anchor_lay"):

@@ -13,9 +13,12 @@ from detectron2.modeling.backbone import ResNet
 from torch import nn
 from torchvision.models import resnet18
 
+from helpers import make_fcos, make_paa, make_retinanet
 from lad.checkpoint import load_initial_weights, load_state, load_weights, read_weights
 from lad.checkpoint.convert import resnet_key
 from lad.modeling.backbones.resnet import build_resnet
+from lad.modeling.distillation import Distillation
+from lad.modeling.network import ModelInfo
 
 
 class Detector(nn.Module):
@@ -37,6 +40,10 @@ class Pair(nn.Module):
         self.checkpoints = {"student": student, "teacher": teacher}
         if not save_teacher:
             self.register_state_dict_post_hook(drop_teacher)
+
+    def info(self):
+        networks = {"student": self.student, "teacher": self.teacher}
+        return ModelInfo(networks, {"": "student"}, self.checkpoints)
 
 
 def drop_teacher(module, state, prefix, _):
@@ -154,6 +161,9 @@ def test_averaged_weights_are_preferred(tmp_path):
         "trainer": {"iteration": 3, "hooks": {"EMAHook": {"model": {"a": torch.ones(1)}}}},
     }
     assert read_weights(save(content, tmp_path / "model.pth"))["a"].item() == 1
+    content["model"]["b"] = torch.full((1,), 2.0)  # not trained: not among the averages
+    weights = read_weights(save(content, tmp_path / "model.pth"))
+    assert (weights["a"].item(), weights["b"].item()) == (1, 2)
     del content["trainer"]["hooks"]
     assert read_weights(save(content, tmp_path / "model.pth"))["a"].item() == 0
 
@@ -307,7 +317,7 @@ def test_whole_checkpoint_gives_the_teacher_too_or_is_refused(tmp_path):
         load_initial_weights(Pair(), half)
 
 
-def test_random_teacher_is_told(caplog):
+def test_random_teacher_is_reported(caplog):
     load_initial_weights(Pair(), "")
     assert "The frozen teacher has random weights" in caplog.text
 
@@ -316,7 +326,16 @@ def test_one_network_alone_can_be_demanded(tmp_path):
     student = Pair(save_teacher=False)
     file = save({"model": student.state_dict()}, tmp_path / "student.pth")
     model = Pair()
-    load_weights(model, file, complete="student")
+    load_weights(model, file, complete=["student"])
     assert same(model.student.state_dict(), student.student.state_dict())
     with pytest.raises(ValueError, match=r"lacks .* teacher\."):
-        load_weights(model, file, complete="teacher")
+        load_weights(model, file, complete=["student", "teacher"])
+
+
+@pytest.mark.parametrize("make", [make_paa, make_retinanet, make_fcos])
+def test_detectors_of_other_classes_do_not_fit_a_method(tmp_path, make):
+    file = save({"model": make(num_classes=5).state_dict()}, tmp_path / "teacher.pth")
+    model = Distillation(student=make(), student_checkpoint=file)
+    message = "model.student_checkpoint=.*: it was trained with another number of classes"
+    with pytest.raises(ValueError, match=message):
+        load_initial_weights(model, "")

@@ -1,17 +1,25 @@
-"""Averaged weights, best checkpoint and random state."""
+"""Averaged weights, training state, best checkpoint and random state."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 
 import numpy as np
 import pytest
 import torch
-from detectron2.engine import HookBase, TrainerBase
+from detectron2.engine import HookBase, SimpleTrainer, TrainerBase
+from detectron2.utils import comm
 from torch import nn
 
-from lad.engine import BestCheckpointer, EMAHook, IterationSeed
+from helpers import make_batch, make_fcos, make_paa, make_retinanet
+from lad.assignment.costs import PAACost
+from lad.assignment.indicators import StdMean
+from lad.assignment.paa import PAAAssigner
+from lad.assignment.switch import RoleSwitch
+from lad.engine import BestCheckpointer, EMAHook, IterationSeed, TrainingStateHook
+from lad.modeling.distillation import LAD, CoLAD
 
 
 class Steps(TrainerBase):
@@ -78,6 +86,100 @@ def test_resumed_average_continues():
         return hook.model.weight.item()
 
     assert run((0, 3), (3, 6)) == run((0, 6))
+
+
+def make_pair():
+    """A student and a frozen teacher."""
+    return LAD(student=make_paa(0), teacher=make_paa(1))
+
+
+def test_frozen_teacher_is_shared_and_its_weights_are_not_saved():
+    model = make_pair()
+    hook = EMAHook(model, decay=0.5)
+    assert hook.model.teacher is model.teacher
+    assert hook.model.student is not model.student
+    before = {key: value.clone() for key, value in model.teacher.state_dict().items()}
+    trainer = StudentSteps(model)
+    trainer.register_hooks([hook])
+    trainer.train(0, 3)
+    assert all(torch.equal(v, before[k]) for k, v in model.teacher.state_dict().items())
+    averages = hook.state_dict()["model"]
+    assert averages.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert all(key.startswith("student.") for key in averages)
+    key = "student.head.class_logits.bias"
+    assert not torch.equal(averages[key], model.state_dict()[key])
+    assert model.student.training and not hook.model.student.training
+
+
+class StudentSteps(Steps):
+    """Adds one to what is trained."""
+
+    def run_step(self):
+        for p in self.model.parameters():
+            if p.requires_grad:
+                p.data += 1
+
+
+def test_state_of_averages_that_held_all_weights_still_loads():
+    model = make_pair()
+    hook = EMAHook(model, decay=0.5)
+    old = {key: torch.full_like(value, 7) for key, value in model.state_dict().items()}
+    teacher = {key: value.clone() for key, value in model.teacher.state_dict().items()}
+    trainer = StudentSteps(model)
+    trainer.register_hooks([hook])
+    trainer.load_state_dict({"iteration": 2, "hooks": {"EMAHook": {"model": old}}})
+    trainer.train(3, 3)
+    assert all(p.eq(7).all() for p in hook.model.student.parameters())
+    assert all(torch.equal(v, teacher[k]) for k, v in model.teacher.state_dict().items())
+
+
+def train_retinanet(model, steps, state=None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = SimpleTrainer(model, itertools.repeat(make_batch([BOXES])), optimizer)
+    trainer.register_hooks([TrainingStateHook()])
+    if state is not None:
+        trainer.load_state_dict(state)
+    trainer.train(0, steps)
+    return trainer.state_dict()
+
+
+BOXES = [[5.0, 5, 40, 50], [50.0, 10, 90, 60]]
+
+
+def test_moving_normalizers_of_detectron2s_detectors_are_saved():
+    first = train_retinanet(make_retinanet(), 2)
+    (saved,) = first["hooks"]["TrainingStateHook"]["ranks"]
+    assert saved[""]["loss_normalizer"] < 100  # its initial value
+    model = make_retinanet()
+    assert train_retinanet(model, 0, first)["hooks"] == first["hooks"]
+    assert model.training_state() == saved[""]
+    assert "hooks" not in train_retinanet(make_paa(), 1)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(0, 5.0), (1, 7.0), (2, 5.0)])
+def test_each_process_continues_with_its_own_normalizer(monkeypatch, rank, expected):
+    monkeypatch.setattr(comm, "get_rank", lambda: rank)
+    model = make_retinanet()
+    ranks = [{"": {"loss_normalizer": value}} for value in (5.0, 7.0)]
+    state = {"iteration": 0, "hooks": {"TrainingStateHook": {"ranks": ranks}}}
+    trainer = Steps(model)
+    trainer.register_hooks([TrainingStateHook()])
+    trainer.load_state_dict(state)
+    assert model.training_state() == {"loss_normalizer": expected}
+
+
+def test_normalizers_of_two_networks():
+    model = CoLAD(
+        student=make_fcos(0, assigner=assigner()),
+        teacher=make_fcos(1, assigner=assigner()),
+        switch=RoleSwitch(indicator=StdMean()),
+    )
+    (saved,) = train_retinanet(model, 1)["hooks"]["TrainingStateHook"]["ranks"]
+    assert saved.keys() == {"student", "teacher"}
+
+
+def assigner():
+    return PAAAssigner(cost=PAACost(), num_classes=3)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

@@ -1,9 +1,18 @@
+"""Roles over a training: forced, logged, saved."""
+
+from __future__ import annotations
+
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from helpers import make_batch, make_paa
 from lad.assignment.indicators import StdMean
@@ -52,8 +61,8 @@ def test_indicators_roles_and_their_share_are_logged(tmp_path):
     logged = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 4)
     taught = [row["switch/student_taught"] for row in logged]
     for row in logged:
-        fitter = row["switch/student"] >= row["switch/teacher"]
-        assert row["switch/student_taught"] == float(fitter)
+        student_teaches = row["switch/student"] >= row["switch/teacher"]
+        assert row["switch/student_taught"] == float(student_teaches)
     assert logged[-1]["switch/student_share"] == pytest.approx(sum(taught) / 4)
     assert "loss" not in "".join(k for k in logged[0] if k.startswith("switch/"))
 
@@ -66,7 +75,7 @@ def test_a_role_is_forced_for_the_first_iterations_only(tmp_path, role):
     logged = run(trainer, 4)
     assert [row["switch/student_taught"] for row in logged[:2]] == [float(role == "student")] * 2
     assert logged[0]["switch/student"] == pytest.approx(free["switch/student"])
-    assert trainer.model.switch.forced is None
+    assert trainer.model.roles.forced is None
 
 
 def test_a_batch_without_objects_is_not_counted(tmp_path):
@@ -83,8 +92,24 @@ def test_the_state_is_plain_and_comes_back(tmp_path):
     assert json.loads(json.dumps(state)) == {"steps": 3, "taught": 3.0, "student_taught": True}
     fresh = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
     fresh._hooks[-1].load_state_dict(state)
-    assert bool(fresh.model.switch.student_taught) is True
     assert fresh._hooks[-1].state_dict() == state
+    run(fresh, 0)
+    assert fresh.model.roles.student_teaches is True
+    later = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
+    run(later, 0)
+    later._hooks[-1].load_state_dict(state)
+    assert later.model.roles.student_teaches is True
+
+
+def test_the_last_teacher_stays_for_a_batch_without_objects(tmp_path, monkeypatch):
+    monkeypatch.setattr(Loader, "__iter__", lambda _: iter([BATCHES[-1]]))
+    for student_teaches in (True, False):
+        trainer = make_trainer(RoleSwitchHook(output_dir=str(tmp_path)))
+        trainer._hooks[-1].load_state_dict(
+            {"steps": 3, "taught": 3.0, "student_taught": student_teaches}
+        )
+        run(trainer, 1)
+        assert trainer._hooks[-1].state_dict()["student_taught"] is student_teaches
 
 
 def test_the_timeline_is_drawn_also_from_nothing(tmp_path):
@@ -107,8 +132,23 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_a_model_without_a_switch_is_refused():
-    model = make_trainer(RoleSwitchHook(output_dir="x")).model
-    RoleSwitchHook.check(model)
-    model.switch = None
-    with pytest.raises(ValueError, match="needs a model with a switch"):
-        RoleSwitchHook.check(model)
+    hook = RoleSwitchHook(output_dir="x")
+    hook.check(make_trainer(hook).model)
+    for model in (make_paa(), nn.Linear(1, 1)):
+        with pytest.raises(ValueError, match="needs a model with a switch"):
+            hook.check(model)
+
+
+def test_a_config_loads_without_matplotlib():
+    path = Path(__file__).with_name("detector_config.py")
+    code = (
+        "import sys; from detectron2.config import LazyConfig, instantiate;"
+        f"config = LazyConfig.load({str(path)!r}); config.train.output_dir = 'x';"
+        "instantiate(config.train.hooks[0]); print('matplotlib' in sys.modules)"
+    )
+    tests = str(Path(__file__).parents[1])
+    environment = os.environ | {"DETECTRON2_DATASETS": "nowhere", "PYTHONPATH": tests}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["False"]

@@ -10,10 +10,9 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import MetadataCatalog
 from detectron2.solver.build import get_default_optimizer_params
+from omegaconf import OmegaConf
 
 from helpers import make_paa
-from lad.assignment.indicators import StdMean
-from lad.assignment.switch import RoleSwitch
 from lad.engine import (
     build_optimizer,
     check_classes,
@@ -24,7 +23,6 @@ from lad.engine import (
     resolve_device,
     set_up,
 )
-from lad.modeling.distillation import CoLAD
 from toy_training import ToyModel
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -140,15 +138,33 @@ def test_numbers_are_checked(override, message):
         check_run(load_config(CONFIG, [override]), resume=False, eval_only=False)
 
 
-def test_classes_of_data_and_detector_have_to_agree(dataset_name):
+def detector_config(dataset, model):
+    """A config of which only model and data are looked at."""
+    return OmegaConf.create(
+        {"model": model, "dataloader": {"train": {"dataset": {"names": dataset}}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "keys"),
+    [
+        ({"head": {"num_classes": 3}}, "model.head.num_classes"),
+        ({"head": {"num_classes": "${..num_classes}"}, "num_classes": 3}, "model.num_classes"),
+        (
+            {"student": {"num_classes": 3}, "teacher": {"head": {"num_classes": 3}}},
+            "model.student.num_classes and model.teacher.head.num_classes",
+        ),
+        ({"student": {"num_classes": 3}, "teacher": None}, "model.student.num_classes"),
+    ],
+)
+def test_classes_of_data_and_detector_have_to_agree(dataset_name, node, keys):
     MetadataCatalog.get(dataset_name).thing_classes = ["a", "b"]
-    pair = CoLAD(student=make_paa(), teacher=make_paa(), switch=RoleSwitch(indicator=StdMean()))
-    check_classes(make_paa(num_classes=2), [dataset_name])
-    check_classes(ToyModel(), [dataset_name])
-    with pytest.raises(ValueError, match="has 2 classes, the model 3: set model.head.num_classes"):
-        check_classes(make_paa(), [dataset_name])
-    with pytest.raises(ValueError, match="set model.student.head.num_classes, and the teacher's"):
-        check_classes(pair, [dataset_name])
+    config = detector_config(dataset_name, node)
+    with pytest.raises(ValueError, match=f"has 2 classes, the model 3: set {keys} to 2"):
+        check_classes(make_paa(), config, "train")
+    check_classes(make_paa(num_classes=2), config, "train")
+    check_classes(ToyModel(), config, "train")
+    check_classes(make_paa(), config, "test")  # no data sets
 
 
 def test_dataset_names(config):

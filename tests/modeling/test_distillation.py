@@ -6,18 +6,18 @@ import torch
 from helpers import make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
-from lad.modeling.distillation import LAD, CoLAD, SoftLabel
+from lad.modeling.anchor_generator import AnchorGenerator
+from lad.modeling.distill_losses.soft_label import SoftLabelLoss
+from lad.modeling.distillation import LAD, CoLAD, Distillation, SoftLabel
 from lad.modeling.heads import ConditionalObjectness
-from lad.modeling.losses import DetectionLosses
-from lad.modeling.soft_label import SoftLabelLoss
+from lad.structures import Targets
 
 BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
 EMPTY = make_batch([[], []])
 
 
 def networks(**teacher) -> dict:
-    losses = DetectionLosses(weight_boxes_by_iou=False)
-    return {"student": make_paa(0, losses=losses), "teacher": make_paa(1, losses=losses, **teacher)}
+    return {"student": make_paa(0), "teacher": make_paa(1, **teacher)}
 
 
 def switch(scope="iteration", indicator=None) -> RoleSwitch:
@@ -32,26 +32,48 @@ def backward(model, batch=BATCH) -> dict[str, torch.Tensor]:
     return losses
 
 
+def unweighted(detector, batch=BATCH) -> dict[str, torch.Tensor]:
+    """A detector's losses on its own labels, boxes not weighted by IoU."""
+    output = detector.run(detector.preprocess_image(batch))
+    targets = Targets.from_instances([x["instances"] for x in batch])
+    assignment = detector.assign(output.predictions, targets)
+    return detector.losses(output.predictions, assignment, targets, distilled=True)
+
+
 def test_lad_trains_the_student_on_the_teachers_assignment():
     model = LAD(**networks())
     losses = backward(model)
     student, teacher = model.student, model.teacher
-    predictions, anchors = student.predict(student.preprocess_image(BATCH).tensor)
-    targets, candidates = student.prepare(BATCH, anchors)
-    theirs, _ = teacher.predict(student.preprocess_image(BATCH).tensor)
-    cost = teacher.cost(theirs, anchors, targets, candidates)
-    assignment = student.assign(cost, candidates, anchors, targets)
-    expected = student.losses(predictions, assignment, anchors, targets)
+    images = student.preprocess_image(BATCH)
+    targets = Targets.from_instances([x["instances"] for x in BATCH])
+    assignment = teacher.assign(teacher.run(images).predictions, targets)
+    predictions = student.run(images).predictions
+    expected = student.losses(predictions, assignment, targets, distilled=True)
     assert losses.keys() == expected.keys()
     assert all(torch.equal(losses[name], expected[name]) for name in losses)
+    own = student.losses(predictions, assignment, targets)
+    assert not torch.equal(own["loss_box_reg"], losses["loss_box_reg"]), "not weighted by IoU"
 
 
-def test_a_teacher_equal_to_the_student_is_paa():
+def test_a_teacher_equal_to_the_student_is_paa_with_unweighted_boxes():
     pair = networks()
     pair["teacher"] = copy.deepcopy(pair["student"])
-    alone = copy.deepcopy(pair["student"])
-    losses, expected = LAD(**pair)(BATCH), alone(BATCH)
+    losses, expected = LAD(**pair)(BATCH), unweighted(pair["student"])
     assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
+def test_without_a_method_the_student_learns_from_its_own_assignment():
+    student = make_paa()
+    for teacher in (None, make_paa(1)):
+        losses = Distillation(student=student, teacher=teacher)(BATCH)
+        expected = student(BATCH)
+        assert all(torch.equal(losses[name], expected[name]) for name in expected)
+    model = Distillation(student=student, teacher=make_paa(1), distill_losses=[SoftLabelLoss()])
+    assert backward(model).keys() == expected.keys() | {
+        "loss_soft_cls",
+        "loss_soft_box",
+        "loss_soft_quality",
+    }
 
 
 def test_the_frozen_teacher_stays_as_it_is():
@@ -80,14 +102,15 @@ def test_colad_trains_both_networks_on_one_assignment():
 @pytest.mark.parametrize("role", [True, False])
 def test_colad_uses_the_costs_of_the_network_that_teaches(role):
     pair = networks()
-    model = CoLAD(**copy.deepcopy(pair), switch=switch())
-    model.switch.forced = role
+    model = CoLAD(**pair, switch=switch())
+    model.roles.forced = role
     student, teacher = pair["student"], pair["teacher"]
-    # The student on its own labels is PAA; on the teacher's it is LAD.
-    expected = (student if role else LAD(student=student, teacher=teacher))(BATCH)
+    # The student on its own labels, or on the teacher's, which is LAD.
+    expected = unweighted(student) if role else LAD(student=student, teacher=teacher)(BATCH)
     losses = model(BATCH)
     for name, value in expected.items():
         torch.testing.assert_close(losses[f"student/{name}"], value)
+    assert bool(model.roles.student_teaches) is role and model.roles.record is not None
 
 
 @pytest.mark.parametrize("scope", ["iteration", "image", "object", "level"])
@@ -98,12 +121,22 @@ def test_every_scope_and_indicator_trains_also_without_objects(scope, indicator)
         backward(LAD(**networks(), switch=switch(scope, indicator)), batch)
 
 
-def test_lad_with_switch_uses_the_students_costs_where_it_is_fitter():
-    model = LAD(**networks(), switch=switch())
-    model.switch.forced = True
-    expected = copy.deepcopy(model.student)(BATCH)
-    losses = model(BATCH)
+def test_lad_with_switch_uses_the_students_costs_where_its_indicator_is_higher():
+    pair = networks()
+    model = LAD(**pair, switch=switch())
+    model.roles.forced = True
+    losses, expected = model(BATCH), unweighted(pair["student"])
     assert all(torch.equal(losses[name], expected[name]) for name in expected)
+
+
+def test_the_last_role_stays_in_a_batch_without_objects():
+    model = CoLAD(**networks(), switch=switch())
+    for role in (True, False):
+        model.roles.forced = role
+        model(BATCH)
+        model.roles.forced = None
+        model(EMPTY)
+        assert bool(model.roles.student_teaches) is role
 
 
 @pytest.mark.parametrize("with_switch", [False, True])
@@ -120,14 +153,13 @@ def test_networks_of_other_widths_and_heads_work_together():
     assert "loss_soft_quality" not in losses
 
 
-def test_other_normalisation_of_the_teacher_is_respected():
+def test_other_normalization_of_the_teacher_is_respected():
     pair = networks()
     pair["teacher"] = copy.deepcopy(pair["student"])
     expected = LAD(**copy.deepcopy(pair))(BATCH)["loss_cls"]
     teacher = pair["teacher"]
     # The same network on pixels of twice the scale: its first convolution takes half.
     teacher.pixel_std /= 2
-    teacher.normalisation = (teacher.normalisation[0], (30.0,) * 3)
     with torch.no_grad():
         teacher.backbone.bottom_up.stem.conv1.weight /= 2
     torch.testing.assert_close(LAD(**pair)(BATCH)["loss_cls"], expected)
@@ -140,7 +172,9 @@ def test_evaluation_delegates_to_one_network():
         model = LAD(**pair, eval_network=name).eval()
         expected = pair[name].eval()(BATCH)[0]["instances"]
         assert torch.equal(model(BATCH)[0]["instances"].scores, expected.scores)
-    assert CoLAD(**pair, switch=switch()).evaluated_networks().keys() == {"student", "teacher"}
+        assert model.info().evaluated == {"": name}
+    evaluated = CoLAD(**pair, switch=switch()).info().evaluated
+    assert evaluated == {"student": "student", "teacher": "teacher"}
 
 
 def test_checkpoints_hold_both_networks_or_leave_the_teacher_out():
@@ -162,7 +196,7 @@ def test_networks_that_do_not_fit_are_refused(teacher, message):
 
 def test_other_anchors_or_eval_network_are_refused():
     pair = networks()
-    pair["teacher"].anchor_generator.sizes = (64.0, 128.0, 256.0)
+    pair["teacher"].anchor_generator = AnchorGenerator(strides=(8, 16, 32), scale=8)
     with pytest.raises(ValueError, match="need equal anchors"):
         LAD(**pair)
     with pytest.raises(ValueError, match="eval_network='both': choose"):
@@ -173,8 +207,22 @@ def test_parts_that_do_not_fit_are_refused():
     pair = networks()
     with pytest.raises(ValueError, match="model.switch=null"):
         CoLAD(**pair, switch=None)
+    with pytest.raises(ValueError, match="model.save_teacher=false"):
+        CoLAD(**pair, switch=switch(), save_teacher=False)
+    with pytest.raises(ValueError, match="model.switch: SoftLabel assigns without"):
+        SoftLabel(**pair, switch=switch())
+    for method in (LAD, SoftLabel):
+        with pytest.raises(ValueError, match="model.teacher=null"):
+            method(student=make_paa())
+    with pytest.raises(ValueError, match="soft labels come from a teacher"):
+        Distillation(student=make_paa(), distill_losses=[SoftLabelLoss()])
     with pytest.raises(ValueError, match="the teacher has no IoU branch"):
-        SoftLabel(student=make_paa(), teacher=make_paa(quality=False), distill_losses=[])
+        SoftLabel(student=make_paa(), teacher=make_paa(quality=False))
     pair["teacher"].backbone._size_divisibility = 64
     with pytest.raises(ValueError, match="multiples of 32 and 64"):
         LAD(**pair)
+
+
+def test_training_without_ground_truth_is_refused():
+    with pytest.raises(ValueError, match="training needs ground truth"):
+        LAD(**networks())([{"image": BATCH[0]["image"]}])

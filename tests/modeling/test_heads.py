@@ -10,31 +10,31 @@ def make_head(**options) -> PAAHead:
     return PAAHead(in_channels=8, num_classes=4, num_levels=2, channels=32, num_convs=1, **options)
 
 
-def test_layout_is_level_after_level_and_row_after_row():
+def test_maps_of_each_level_come_from_their_towers():
     head = make_head()
-    predictions = head(FEATURES)
-    assert predictions.scores.shape == (2, 39, 4)
-    assert predictions.deltas.shape == (2, 39, 4) and predictions.quality.shape == (2, 39)
-    logits = head.class_logits(head.class_tower(FEATURES[0]))
-    assert torch.equal(predictions.scores[1, 2 * 5 + 3], logits[1, :, 2, 3])
-    second = head.scales[1](head.deltas(head.box_tower(FEATURES[1])))
-    assert torch.equal(predictions.deltas[0, 30 + 4], second[0, :, 1, 1])
+    scores, deltas, quality = head(FEATURES)
+    assert [x.shape for x in scores] == [(2, 4, 6, 5), (2, 4, 3, 3)]
+    assert torch.equal(scores[0], head.class_logits(head.class_tower(FEATURES[0])))
+    box_features = head.box_tower(FEATURES[1])
+    assert torch.equal(deltas[1], head.scales[1](head.deltas(box_features)))
+    assert torch.equal(quality[1], head.quality(box_features))
 
 
 def test_initial_class_probability_is_the_prior():
-    predictions = make_head(prior_prob=0.01)(FEATURES)
-    assert predictions.class_probabilities().mean().item() == pytest.approx(0.01, rel=0.05)
+    scores, _, _ = make_head(prior_prob=0.01)(FEATURES)
+    assert scores[0].sigmoid().mean().item() == pytest.approx(0.01, rel=0.05)
 
 
 @pytest.mark.parametrize("quality", [True, False])
 @pytest.mark.parametrize("objectness", [None, ConditionalObjectness, ImplicitObjectness])
 def test_parts_combine(quality, objectness):
     part = objectness(channels=32) if objectness else None
-    predictions = make_head(quality=quality, objectness=part)(FEATURES)
-    assert predictions.probabilities is (objectness is not None)
-    assert (predictions.quality is not None) is quality
-    if predictions.probabilities:
-        assert predictions.scores.min() >= 0 and predictions.scores.max() <= 1
+    head = make_head(quality=quality, objectness=part)
+    scores, _, quality_maps = head(FEATURES)
+    assert head.activation == ("none" if objectness else "sigmoid")
+    assert len(quality_maps) == (2 if quality else 0)
+    if objectness:
+        assert all(x.min() >= 0 and x.max() <= 1 for x in scores)
 
 
 def test_conditional_objectness_by_hand():
@@ -46,12 +46,12 @@ def test_conditional_objectness_by_hand():
     assert scores[0, 0].item() == pytest.approx((4 + 5 / 2) / 2 / 9)
 
 
-def test_conditional_coefficients_point_at_their_neighbour():
+def test_conditional_coefficients_point_at_their_neighbor():
     part = ConditionalObjectness(channels=1)
     torch.nn.init.zeros_(part.coefficients.weight)
     with torch.no_grad():
         part.coefficients.bias.fill_(-100.0)
-        part.coefficients.bias[2] = 100.0  # the neighbour up and to the right
+        part.coefficients.bias[2] = 100.0  # the neighbor up and to the right
     logits = torch.full((1, 1, 3, 3), -100.0)
     logits[0, 0, 0, 2] = 100.0
     scores = part(logits, torch.zeros(1, 1, 3, 3))[0, 0]
@@ -80,4 +80,4 @@ def test_number_of_levels_must_match():
 
 
 def test_empty_batch():
-    assert make_head()([x[:0] for x in FEATURES]).scores.shape == (0, 39, 4)
+    assert make_head()([x[:0] for x in FEATURES])[0][0].shape == (0, 4, 6, 5)

@@ -1,4 +1,4 @@
-"""Blood cells (BCCD): photographs of 640x480, halved to 320x240."""
+"""Blood cells (BCCD): photographs of 640x480, resized to 320x240."""
 
 from .coco import dataloader
 

@@ -1,4 +1,4 @@
-"""COCO 2017 as Swin and DETR train on it: 480 to 800 pixels, half of the images cropped before."""
+"""COCO 2017 with the augmentation of Swin and DETR: short side 480 to 800, random crops."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""COCO 2017 for the multi-scale rows: the short side is uniform in 640 to 800 while training."""
+"""COCO 2017 for the multi-scale rows: in training the short side is uniform in 640 to 800."""
 
 from .coco import dataloader
 

@@ -1,4 +1,4 @@
-"""Digit scenes of 160 px, read as they are. No flip: a mirrored digit is not a digit."""
+"""Digit scenes of 160 px, not resized. No flips: a mirrored digit is not a digit."""
 
 from .coco import dataloader
 

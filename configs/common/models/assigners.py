@@ -1,30 +1,39 @@
-"""Other assigners for any detector or pair of detectors: ``model = use_tal(paa_small())``."""
+"""Assigners for any detector or pair of detectors: ``model = use_tal(paa_small())``."""
 
 from detectron2.config import LazyCall as L
 
 from lad.assignment.atss import ATSSAssigner
+from lad.assignment.costs import PAACost
+from lad.assignment.paa import PAAAssigner
 from lad.assignment.simota import SimOTAAssigner
 from lad.assignment.tal import TALAssigner
 
 
-def use(model, assigner):
+def use(model, assigner, **options):
     """Gives a detector, or both networks of a method, an assigner of the given class."""
     networks = [model.student, model.teacher] if "student" in model else [model]
     for network in networks:
-        network.assigner = L(assigner)(num_classes="${..head.num_classes}")
+        # Detectron2's detectors have their number of classes at the top, ours in the head.
+        key = "${..num_classes}" if "num_classes" in network else "${..head.num_classes}"
+        network.assigner = L(assigner)(num_classes=key, **options)
     return model
 
 
+def use_paa(model):
+    """Uses PAA, our detectors' default, e.g. in place of RetinaNet's or FCOS's static rule."""
+    return use(model, PAAAssigner, cost=L(PAACost)())
+
+
 def use_atss(model):
-    """Adaptive training sample selection: static, not for label assignment distillation."""
+    """Uses ATSS: static, not for label assignment distillation."""
     return use(model, ATSSAssigner)
 
 
 def use_simota(model):
-    """YOLOX's simplified optimal transport assignment."""
+    """Uses YOLOX's SimOTA."""
     return use(model, SimOTAAssigner)
 
 
 def use_tal(model):
-    """TOOD's task-aligned assignment."""
+    """Uses TOOD's task-aligned assignment."""
     return use(model, TALAssigner)

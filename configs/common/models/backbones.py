@@ -27,7 +27,7 @@ def paa_resnext101(dcn=False, num_classes=80):
 
 
 def paa_resnet_dcn(depth, num_classes=80):
-    """The detector on a ResNet of 50 or 101 layers with deformable convolutions in res3 to res5."""
+    """The detector on a ResNet of 50, 101 or 152 layers, deformable in res3 to res5."""
     bottom_up = L(build_resnet)(depth=depth, deform_stages=["res3", "res4", "res5"])
     return paa_p3_p7(bottom_up, num_classes)
 

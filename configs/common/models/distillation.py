@@ -5,8 +5,8 @@ from detectron2.config import LazyCall as L
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.engine.role_switch import RoleSwitchHook
+from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, SoftLabel
-from lad.modeling.soft_label import SoftLabelLoss
 
 ROLE_SWITCH_HOOK = L(RoleSwitchHook)(output_dir="${train.output_dir}")
 
@@ -28,8 +28,7 @@ def soft_label(student, teacher, loss=None):
 
 
 def lad(student, teacher, distill_losses=(), switch=None):
-    """Label assignment distillation; the student's box loss is not weighted by IoU."""
-    student.losses.weight_boxes_by_iou = False
+    """Label assignment distillation."""
     return L(LAD)(
         student=student,
         teacher=teacher,
@@ -41,14 +40,12 @@ def lad(student, teacher, distill_losses=(), switch=None):
 
 
 def solad(student, teacher):
-    """LAD with soft labels on top."""
+    """LAD plus soft labels."""
     return lad(student, teacher, [soft_label_loss(class_weight=2.0, min_iou=0.5)])
 
 
 def colad(student, teacher, switch):
     """Collaborative LAD: both networks are trained."""
-    for network in (student, teacher):
-        network.losses.weight_boxes_by_iou = False
     return L(CoLAD)(
         student=student,
         teacher=teacher,
@@ -59,10 +56,10 @@ def colad(student, teacher, switch):
 
 
 def stdmean_switch(scope="iteration"):
-    """Std/mean of the costs decides."""
+    """A switch by std/mean of the costs."""
     return L(RoleSwitch)(indicator=L(StdMean)(), scope=scope)
 
 
 def fisher_switch(scope="iteration"):
-    """The Fisher score of the costs' two-Gaussian fits decides."""
+    """A switch by the Fisher score of the costs' two-Gaussian fits."""
     return L(RoleSwitch)(indicator=L(Fisher)(), scope=scope)

@@ -3,14 +3,14 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import FPN
 
-from lad.assignment.assigners import PAAAssigner
 from lad.assignment.costs import PAACost
-from lad.boxes import AnchorGenerator
+from lad.assignment.paa import PAAAssigner
+from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.backbones.resnet import LastLevelP6P7NoReLU, build_resnet
 from lad.modeling.heads import ConditionalObjectness, ImplicitObjectness, PAAHead
-from lad.modeling.inference import Detector
 from lad.modeling.losses import DetectionLosses
-from lad.modeling.paa import PAA
+from lad.modeling.one_stage import OneStageDetector
+from lad.modeling.postprocess import PostProcessor
 
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # RGB
 IMAGENET_STD = [58.395, 57.12, 57.375]
@@ -27,7 +27,7 @@ def paa(backbone, features, strides, channels=256, num_classes=80, scale=8.0):
         num_classes: of the dataset.
         scale: side of an anchor in strides.
     """
-    return L(PAA)(
+    return L(OneStageDetector)(
         backbone=backbone,
         head=L(PAAHead)(
             in_channels=channels,
@@ -39,7 +39,7 @@ def paa(backbone, features, strides, channels=256, num_classes=80, scale=8.0):
         anchor_generator=L(AnchorGenerator)(strides=list(strides), scale=scale),
         assigner=L(PAAAssigner)(cost=L(PAACost)(), num_classes="${..head.num_classes}"),
         losses=L(DetectionLosses)(),
-        detector=L(Detector)(),
+        postprocessor=L(PostProcessor)(),
         pixel_mean=IMAGENET_MEAN,
         pixel_std=IMAGENET_STD,
     )
@@ -64,7 +64,7 @@ def paa_p3_p7(bottom_up, num_classes=80, channels=256):
 
 
 def paa_resnet(depth, num_classes=80):
-    """The papers' detector on a ResNet of 18, 34, 50 or 101 layers, for pre-trained weights."""
+    """The papers' detector on a pre-trained ResNet of 18, 34, 50, 101 or 152 layers."""
     return paa_p3_p7(L(build_resnet)(depth=depth), num_classes)
 
 
@@ -82,8 +82,8 @@ def iop(detector, quality=True):
     return detector
 
 
-def paa_small(depth=10, width=32, channels=32, num_classes=10):
-    """A small detector to train from scratch: P2 to P4, batch norm, anchors of half the size."""
+def fpn_p2_p4(depth=10, width=32, channels=32):
+    """A small FPN P2 to P4 with batch norm, to train from scratch."""
     bottom_up = L(build_resnet)(
         depth=depth,
         width=width,
@@ -91,12 +91,17 @@ def paa_small(depth=10, width=32, channels=32, num_classes=10):
         freeze_at=0,
         out_features=["res2", "res3", "res4"],
     )
-    backbone = L(FPN)(
+    return L(FPN)(
         bottom_up=bottom_up,
         in_features=["res2", "res3", "res4"],
         out_channels=channels,
         norm="BN",
     )
+
+
+def paa_small(depth=10, width=32, channels=32, num_classes=10):
+    """A small detector to train from scratch: P2 to P4, anchors of half the size."""
+    backbone = fpn_p2_p4(depth, width, channels)
     model = paa(backbone, ["p2", "p3", "p4"], [4, 8, 16], channels, num_classes, scale=4.0)
     model.head.num_convs = 2
     return model

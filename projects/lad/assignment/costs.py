@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lad.boxes import decode_boxes, paired_giou, paired_iou, take_boxes
-from lad.focal import focal_negative, focal_negative_sum, focal_positive
-from lad.structures import Anchors, Candidates, DensePredictions, Targets
+from lad.ops.boxes import paired_giou, paired_iou
+from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive
+from lad.structures import CandidateCosts, Candidates, DensePredictions, Targets
 
 
 class AssignmentCost(ABC):
@@ -17,51 +17,48 @@ class AssignmentCost(ABC):
 
     @torch.no_grad()
     def __call__(
-        self,
-        predictions: DensePredictions,
-        anchors: Anchors,
-        targets: Targets,
-        candidates: Candidates,
-    ) -> Tensor:
-        """Returns the float32 costs (see `cost`), computed in float32 also under autocast.
+        self, predictions: DensePredictions, targets: Targets, candidates: Candidates
+    ) -> CandidateCosts:
+        """Returns the costs of P candidates, computed in float32 also under autocast.
 
         Args:
-            predictions: of any network with these anchors and classes.
-            anchors: R anchors.
+            predictions: of any network with the candidates' anchors and the targets' classes.
             targets: the G objects, on the device of the predictions.
-            candidates: P candidates, on the device of the predictions.
+            candidates: on the device of the predictions.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
-            # index_select: indexing by two tensors takes three times as long on a CPU.
-            row = candidates.image * len(anchors.boxes) + candidates.anchor
-            deltas = predictions.deltas.flatten(0, 1).index_select(0, row).float()
+            at = candidates.image, candidates.anchor
             return self.cost(
-                predictions.scores.flatten(0, 1).index_select(0, row).float(),
-                predictions.probabilities,
+                predictions.take(predictions.scores, at).float(),
+                predictions.activation,
                 targets.classes.index_select(0, candidates.gt),
-                decode_boxes(take_boxes(anchors.boxes, candidates.anchor), deltas),
-                take_boxes(targets.boxes, candidates.gt),
+                predictions.boxes(at),
+                targets.boxes.t().contiguous().index_select(1, candidates.gt).t(),
             )
 
     @abstractmethod
     def cost(
-        self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
-    ) -> Tensor:
-        """Returns (P,) costs from (P, K) scores, (P,) classes and (P, 4) boxes of each pair.
+        self, scores: Tensor, activation: str, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
+    ) -> CandidateCosts:
+        """Returns the costs of P pairs of a prediction and an object.
 
-        Or (1 + E, P): the costs, then E rows of what else the assigner needs of the same
-        predictions. A switch looks at the costs; the rows of the network that it takes come along.
+        Args:
+            scores: (P, K).
+            activation: of the scores, see `DensePredictions`.
+            classes: (P,) of the objects.
+            boxes: (P, 4) predicted.
+            gt_boxes: (P, 4) of the objects.
         """
 
 
 class NoCost(AssignmentCost):
-    """Zeros: a static assigner asks no predictions, so no network can teach it."""
+    """Zeros: a static assigner uses no predictions, so no network can teach it."""
 
     def cost(
-        self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
-    ) -> Tensor:
-        """See `AssignmentCost.cost`."""
-        return scores.new_zeros(len(classes))
+        self, scores: Tensor, activation: str, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
+    ) -> CandidateCosts:
+        """Returns zeros."""
+        return CandidateCosts(scores.new_zeros(len(classes)))
 
 
 class PAACost(AssignmentCost):
@@ -69,6 +66,15 @@ class PAACost(AssignmentCost):
 
     The released code adds 1.3 x GIoU loss, our default; the paper's equation is
     ``PAACost(box_cost="iou", box_weight=1.0)``.
+
+    Args:
+        box_cost: "giou" or "iou".
+        box_weight: of 1 - that overlap.
+        alpha: of the focal loss.
+        gamma: of the focal loss.
+
+    Raises:
+        ValueError: for another box_cost.
     """
 
     def __init__(
@@ -87,13 +93,13 @@ class PAACost(AssignmentCost):
         self.focal = (alpha, gamma)
 
     def cost(
-        self, scores: Tensor, probabilities: bool, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
-    ) -> Tensor:
-        """See `AssignmentCost.cost`."""
+        self, scores: Tensor, activation: str, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
+    ) -> CandidateCosts:
+        """Returns the costs, without IoU."""
         own = scores.gather(1, classes[:, None])[:, 0]
         class_cost = (
-            focal_negative_sum(scores, probabilities, *self.focal)
-            - focal_negative(own, probabilities, *self.focal)
-            + focal_positive(own, probabilities, *self.focal)
+            focal_negative_sum(scores, activation, *self.focal)
+            - focal_negative(own, activation, *self.focal)
+            + focal_positive(own, activation, *self.focal)
         )
-        return class_cost + self.box_weight * (1 - self.overlap(boxes, gt_boxes))
+        return CandidateCosts(class_cost + self.box_weight * (1 - self.overlap(boxes, gt_boxes)))

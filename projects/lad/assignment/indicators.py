@@ -52,19 +52,19 @@ class Indicator(ABC):
 
     @abstractmethod
     def value(self, sums: Tensor) -> Tensor:
-        """Returns the (number of groups,) indicators; NaN where a group has too little to tell."""
+        """Returns the (number of groups,) indicators; NaN where a group has too few candidates."""
 
 
 class StdMean(Indicator):
     """Standard deviation (unbiased) over mean of a group's costs (LAD paper, equation 4)."""
 
     def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
-        """See `Indicator.sums`: count, sum and sum of squares."""
+        """Returns count, sum and sum of squares."""
         cost = cost.double()
         return groups.sum(torch.stack([torch.ones_like(cost), cost, cost**2], dim=1))
 
     def value(self, sums: Tensor) -> Tensor:
-        """See `Indicator.value`: NaN for groups of fewer than two candidates."""
+        """Returns std/mean, NaN for groups of fewer than two candidates."""
         mean, std = mean_and_std(sums)
         return std / mean
 
@@ -85,26 +85,31 @@ class Fisher(Indicator):
 
     The fit is the assigner's: over the object's cheapest candidates of each level. A group has the
     mean of its objects; a level has its object's.
+
+    Args:
+        topk: candidates of each object and level that enter the fit.
     """
 
     def __init__(self, *, topk: int = 9):
         self.topk = topk
 
     def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
-        """See `Indicator.sums`: the sum over objects and their number."""
+        """Returns the sum of the objects' scores and the number of objects."""
         if not len(cost):
             return cost.new_zeros((groups.number, 2), dtype=torch.float64)
         chosen = cheapest_per_level(
             cost, candidates, groups.num_objects, groups.num_levels, self.topk
         )
-        present = chosen >= 0
-        fit = fit_mixtures(cost[chosen.clamp(min=0)], present)
+        # One copy from a GPU: absent candidates are infinite.
+        samples = cost[chosen.clamp(min=0)].masked_fill(chosen < 0, torch.inf).cpu()
+        present = samples != torch.inf
+        fit = fit_mixtures(samples, present)
         separation = fit.means.diff(dim=1)[:, 0] ** 2 / fit.variances.sum(dim=1)
         enough = (present.sum(dim=1) > 1).double()
-        per_object = torch.stack([separation * enough, enough], dim=1)
+        per_object = torch.stack([separation * enough, enough], dim=1).to(cost.device)
         total = per_object.new_zeros((groups.number, 2))
         return total.index_add_(0, groups.member_group, per_object[groups.members])
 
     def value(self, sums: Tensor) -> Tensor:
-        """See `Indicator.value`: NaN for groups without an object of two candidates."""
+        """Returns the mean score, NaN for groups without an object of two candidates."""
         return sums[:, 0] / sums[:, 1]

@@ -1,6 +1,6 @@
 """Two-component one-dimensional Gaussian mixtures, all objects at once (PAA paper 3.2).
 
-The same model, initialisation, regularisation and convergence rule as scikit-learn's
+The same model, initialization, regularization and convergence rule as scikit-learn's
 ``GaussianMixture(2, covariance_type="full", tol=1e-3, max_iter=100, reg_covar=1e-6)`` with start
 means at the minimum and maximum, start weights 1/2 and start precisions 1. In one dimension "full"
 and "diag" are the same model; computing in float64 makes the result independent of the form.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 TOLERANCE = 1e-3
 MAX_ITERATIONS = 100
-REGULARISATION = 1e-6
+REGULARIZATION = 1e-6
 _WEIGHT_EPS = 10 * torch.finfo(torch.float64).eps
 _LOG_2PI = math.log(2 * math.pi)
 _MAX_LOG_ODDS = 700.0  # float64 holds exp of it
@@ -44,58 +44,27 @@ class MixtureFit(NamedTuple):
     iterations: Tensor
 
 
+@np.errstate(invalid="ignore")  # of samples that are NaN
 def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
-    """Fits every row's mixture by expectation maximisation; each row stops by its own rule.
+    """Fits every row's mixture by expectation maximization; each row stops by its own rule.
 
-    On a CPU in NumPy, on a GPU in PyTorch without ever waiting for it.
+    In NumPy: PyTorch's operations on so few numbers are mostly overhead. Rows leave the computation
+    when they have converged; most do within ten iterations.
+
+    Example:
+        The row [0.9, 1.0, 1.1, 4.9, 5.0, 5.1] gives means 1 and 5, variances 0.02 / 3 + 1e-6,
+        weights 1/2, and ``lower`` True for the first three samples.
 
     Args:
-        samples: (B, T) values, finite where present.
+        samples: (B, T) values, finite where present; those of a GPU are copied.
         present: (B, T) bool: False marks padding. Rows without samples give arbitrary finite
             values.
+
+    Returns:
+        The fits, on the CPU.
     """
-    fit = fit_mixtures_numpy if samples.device.type == "cpu" else fit_mixtures_torch
-    return fit(samples, present)
-
-
-def fit_mixtures_torch(samples: Tensor, present: Tensor) -> MixtureFit:
-    """`fit_mixtures` in tensor operations, on any device."""
-    x = samples.double().masked_fill(~present, 0.0)
-    mask = present.double()
-    count = mask.sum(dim=1).clamp(min=1)
-    minimum = x.masked_fill(~present, math.inf).amin(dim=1)
-    maximum = x.masked_fill(~present, -math.inf).amax(dim=1)
-    means = torch.stack([minimum, maximum], dim=1).nan_to_num(posinf=0.0, neginf=0.0)
-    variances = torch.ones_like(means)
-    weights = torch.full_like(means, 0.5)
-    bound = torch.full_like(count, -math.inf)
-    iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    active = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    # Whether any row is still active is not asked: a GPU would wait.
-    for _ in range(MAX_ITERATIONS):
-        log_odds, density = _expect(x, means, variances, weights)
-        new_bound = (density * mask).sum(dim=1) / count
-        update = _maximise(x, mask, log_odds, count)
-        keep = active[:, None]
-        means, variances, weights = (
-            torch.where(keep, new, old)
-            for new, old in zip(update, (means, variances, weights), strict=True)
-        )
-        iterations += active
-        active = active & ~((new_bound - bound).abs() < TOLERANCE)
-        bound = new_bound
-    log_odds, density = _expect(x, means, variances, weights)
-    return MixtureFit((log_odds >= 0) & present, density, means, variances, weights, iterations)
-
-
-@np.errstate(invalid="ignore")  # of samples that are NaN
-def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
-    """`fit_mixtures` for the CPU, where a PyTorch operation on so few numbers is mostly overhead.
-
-    Rows leave the computation when they have converged: most do within ten iterations.
-    """
-    all_mask = present.numpy()
-    all_x = np.where(all_mask, samples.detach().numpy(), 0.0).astype(np.float64)
+    all_mask = present.cpu().numpy()
+    all_x = np.where(all_mask, samples.detach().cpu().numpy(), 0.0).astype(np.float64)
     fitted = np.empty((3, 2, len(all_x)))  # means, variances, weights
     fitted[0, 0] = np.where(all_mask, all_x, np.inf).min(axis=1, initial=np.inf)
     fitted[0, 1] = np.where(all_mask, all_x, -np.inf).max(axis=1, initial=-np.inf)
@@ -112,7 +81,7 @@ def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
     parameters = fitted.copy()
     squared = (x - parameters[0][..., None]) ** 2
     share = np.empty_like(squared)
-    for iteration in range(1, MAX_ITERATIONS + 1):
+    for iteration in range(1, MAX_ITERATIONS + 1 if len(x) else 1):
         lower, upper = _log_joint(squared, parameters)
         log_odds = lower - upper
         odds = np.exp(np.minimum(log_odds, _MAX_LOG_ODDS))
@@ -125,7 +94,7 @@ def fit_mixtures_numpy(samples: Tensor, present: Tensor) -> MixtureFit:
         parameters[0] = np.vecdot(share, x) / size
         np.subtract(x, parameters[0][..., None], out=squared)
         squared *= squared
-        parameters[1] = np.vecdot(share, squared) / size + REGULARISATION
+        parameters[1] = np.vecdot(share, squared) / size + REGULARIZATION
         parameters[2] = size / (size[0] + size[1])
         done = np.abs(new_bound - bound) < TOLERANCE
         bound = new_bound
@@ -155,14 +124,15 @@ def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    fit = fit_mixtures(samples.cpu(), present.cpu())
+    samples, present = samples.detach().cpu(), present.cpu()
+    fit = fit_mixtures(samples, present)
     for row in (present.sum(dim=1) >= 2).nonzero()[:, 0].tolist():
-        x = samples[row][present[row]].double().cpu().numpy()[:, None]
+        x = samples[row][present[row]].double().numpy()[:, None]
         mixture = GaussianMixture(
             2,
             tol=TOLERANCE,
             max_iter=MAX_ITERATIONS,
-            reg_covar=REGULARISATION,
+            reg_covar=REGULARIZATION,
             weights_init=[0.5, 0.5],
             means_init=[x.min(axis=0), x.max(axis=0)],
             precisions_init=np.ones((2, 1, 1)),
@@ -170,34 +140,14 @@ def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(x)
-        where = present[row].cpu()
+        where = present[row]
         fit.lower[row, where] = torch.from_numpy(mixture.predict(x) == 0)
         fit.density[row, where] = torch.from_numpy(mixture.score_samples(x))
         fit.means[row] = torch.from_numpy(mixture.means_[:, 0])
         fit.variances[row] = torch.from_numpy(mixture.covariances_[:, 0, 0])
         fit.weights[row] = torch.from_numpy(mixture.weights_)
         fit.iterations[row] = mixture.n_iter_
-    return MixtureFit(*(x.to(samples.device) for x in fit))
-
-
-def _expect(x: Tensor, means: Tensor, variances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """E-step: (B, T) log-odds of component 0 and log-likelihood of every sample."""
-    constant = weights.log() - 0.5 * (variances.log() + _LOG_2PI)
-    squared = (x[:, None] - means[..., None]) ** 2 / variances[..., None]
-    lower, upper = (constant[..., None] - 0.5 * squared).unbind(dim=1)
-    return lower - upper, torch.logaddexp(lower, upper)
-
-
-def _maximise(
-    x: Tensor, mask: Tensor, log_odds: Tensor, count: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """M-step: means, variances and weights, (B, 2) each."""
-    share = torch.stack([log_odds, -log_odds], dim=1).sigmoid() * mask[:, None]
-    total = share.sum(dim=2) + _WEIGHT_EPS
-    means = (share * x[:, None]).sum(dim=2) / total
-    squared = (x[:, None] - means[..., None]) ** 2
-    variances = (share * squared).sum(dim=2) / total + REGULARISATION
-    return means, variances, total / total.sum(dim=1, keepdim=True)
+    return fit
 
 
 def _log_joint(squared: np.ndarray, parameters: np.ndarray) -> np.ndarray:

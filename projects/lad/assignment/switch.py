@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor
 
 from lad.assignment.indicators import Groups, Indicator
-from lad.modeling.losses import mean_over_ranks
+from lad.ops.ranks import sum_over_ranks
 from lad.structures import Candidates, Targets
 
 SCOPES = ("iteration", "image", "object", "level")
@@ -21,13 +20,15 @@ class SwitchRecord(NamedTuple):
     Attributes:
         student: the student's indicator, the mean over the groups that have one.
         teacher: the teacher's.
-        student_share: share of decisions that the student won: mean over the groups of an image,
-            then over images.
+        student_share: share of decisions for the student: mean over the groups of an image, then
+            over images. Except with scope iteration, of this process's images alone.
+        student_teaches: scope iteration's decision; False with other scopes.
     """
 
     student: Tensor
     teacher: Tensor
     student_share: Tensor
+    student_teaches: Tensor
 
 
 class RoleSwitch:
@@ -41,10 +42,16 @@ class RoleSwitch:
     - ``image``, ``object``;
     - ``level`` (released code): one decision per object and pyramid level.
 
-    Attributes:
-        forced: True (the student) or False (the teacher) overrides the decision; None decides.
-        student_taught: scope iteration's last decision, which stays when a batch has no candidates.
-        record: what the last call decided; with the other scopes on this process's images alone.
+    Example:
+        One object with student's costs 1, 2, 3 (std/mean 0.5) and teacher's costs 2.0, 2.1, 2.2
+        (0.05): `StdMean` lets the student teach; all three of its costs count.
+
+    Args:
+        indicator: measures how fit a network is to teach.
+        scope: one of the above.
+
+    Raises:
+        ValueError: for another scope.
     """
 
     def __init__(self, *, indicator: Indicator, scope: str = "iteration"):
@@ -52,9 +59,6 @@ class RoleSwitch:
             raise ValueError(f"scope={scope!r}: choose one of {', '.join(SCOPES)}")
         self.indicator = indicator
         self.scope = scope
-        self.forced: bool | None = None
-        self.student_taught = torch.tensor(False)
-        self.record: SwitchRecord | None = None
 
     @torch.no_grad()
     def __call__(
@@ -64,8 +68,11 @@ class RoleSwitch:
         candidates: Candidates,
         targets: Targets,
         num_levels: int,
-    ) -> Tensor:
-        """Returns (P,) bool: True where the student's cost counts.
+        *,
+        forced: bool | None = None,
+        previous: bool | Tensor = False,
+    ) -> tuple[Tensor, SwitchRecord]:
+        """Decides one step.
 
         With scope iteration every process must call this in every step: it reduces over them.
 
@@ -75,6 +82,12 @@ class RoleSwitch:
             candidates: P candidates.
             targets: G objects of N images.
             num_levels: L.
+            forced: True (the student) or False (the teacher) overrides the indicators.
+            previous: whether the student taught before, which stays with scope iteration when the
+                batch has no candidates.
+
+        Returns:
+            (P,) bool, True where the student's cost counts, and what was decided.
         """
         groups = self.groups(candidates, targets, num_levels)
         costs = torch.stack([student_cost, teacher_cost], dim=1)
@@ -84,20 +97,25 @@ class RoleSwitch:
         ]
         sums = torch.cat([groups.sum(counted), *indicators], dim=1)
         if self.scope == "iteration":
-            sums = comm.get_world_size() * mean_over_ranks(sums)
+            sums = sum_over_ranks(sums)
         count, student_total, teacher_total = sums[:, :3].unbind(dim=1)
         student, teacher = (self.indicator.value(x) for x in sums[:, 3:].chunk(2, dim=1))
-        told = student.isfinite() & teacher.isfinite()
-        chosen = torch.where(told, student >= teacher, student_total < teacher_total)
+        comparable = student.isfinite() & teacher.isfinite()
+        chosen = torch.where(comparable, student >= teacher, student_total < teacher_total)
+        student_teaches = chosen.new_zeros(())
         if self.scope == "iteration":
-            previous = self.student_taught.to(chosen.device)
-            chosen = torch.where(count > 0, chosen, previous)
-        if self.forced is not None:
-            chosen = torch.full_like(chosen, self.forced)
+            chosen = torch.where(count > 0, chosen, torch.as_tensor(previous, device=count.device))
+        if forced is not None:
+            chosen = torch.full_like(chosen, forced)
         if self.scope == "iteration":
-            self.student_taught = chosen[0]
-        self._note(student, teacher, chosen, count > 0, targets, groups)
-        return chosen[groups.of_candidate]
+            student_teaches = chosen[0]
+        record = SwitchRecord(
+            student.masked_fill(count == 0, torch.nan).nanmean(),
+            teacher.masked_fill(count == 0, torch.nan).nanmean(),
+            self._share(chosen, count > 0, targets, groups),
+            student_teaches,
+        )
+        return chosen[groups.of_candidate], record
 
     def groups(self, candidates: Candidates, targets: Targets, num_levels: int) -> Groups:
         """Returns the sets of candidates that the scope decides on together."""
@@ -117,27 +135,13 @@ class RoleSwitch:
             members = members.repeat_interleave(num_levels, output_size=number)
         return Groups(of_candidate, members, group, number, num_objects, num_levels)
 
-    def _note(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        chosen: Tensor,
-        decided: Tensor,
-        targets: Targets,
-        groups: Groups,
-    ) -> None:
-        """Records the step's indicators and who taught."""
-        share = chosen.double()
+    def _share(self, chosen: Tensor, decided: Tensor, targets: Targets, groups: Groups) -> Tensor:
+        """The share of decisions for the student."""
+        share = torch.where(decided, chosen.double(), torch.nan)
         if self.scope in ("object", "level"):
             image = targets.image[groups.members]
             sums = share.new_zeros((len(targets.image_sizes), 2))
             weights = decided.double()
-            sums.index_add_(0, image, torch.stack([share * weights, weights], dim=1))
+            sums.index_add_(0, image, torch.stack([chosen * weights, weights], dim=1))
             share = sums[:, 0] / sums[:, 1]
-        else:
-            share = torch.where(decided, share, torch.nan)
-        self.record = SwitchRecord(
-            student.masked_fill(~decided, torch.nan).nanmean(),
-            teacher.masked_fill(~decided, torch.nan).nanmean(),
-            share.nanmean(),
-        )
+        return share.nanmean()

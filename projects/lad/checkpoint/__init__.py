@@ -6,8 +6,8 @@ from lad.checkpoint.load import (
     load_initial_weights,
     load_state,
     load_weights,
-    read_weights,
 )
+from lad.checkpoint.read import read_weights
 
 __all__ = [
     "LoadReport",

@@ -1,6 +1,6 @@
 """Names of foreign checkpoints' parameters in ours.
 
-Recognised by their keys: MMDetection's PAA and LAD detectors and the official CoLAD ones (the same
+Recognized by their keys: MMDetection's PAA and LAD detectors and the official CoLAD ones (the same
 layout, with a prefix for the second network), and torchvision-style ResNets.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from lad.modeling.backbones.timm import swin_key
 
 # torchvision's ResNet names, also inside MMDetection's backbones, in Detectron2's.
 _RESNET = (
@@ -61,7 +63,7 @@ class Conversion(NamedTuple):
     """A foreign checkpoint in our names.
 
     Attributes:
-        origin: what was recognised.
+        origin: the layout that was recognized.
         weights: in our names; of two networks under ``student.`` and ``teacher.``.
         unused: keys of the file that have no counterpart.
     """
@@ -119,7 +121,7 @@ def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], li
     """Renames one network of an MMDetection state dict.
 
     Args:
-        state: the state dict; keys of a second network (``teacher_``...) are not ours to take here.
+        state: the state dict; keys of a second network (``teacher_``...) are not converted.
 
     Returns:
         The state dict in our names and the keys that have no counterpart.
@@ -147,16 +149,6 @@ def mmdetection_key(key: str) -> str | None:
 def resnet_key(key: str) -> str | None:
     """Returns Detectron2's name of a torchvision ResNet parameter, None for other keys."""
     return _renamed(_RESNET, key)
-
-
-def swin_key(key: str) -> str:
-    """Returns timm's name of a parameter of Swin's authors.
-
-    They merge patches at the end of a stage, timm at the beginning of the next one.
-    """
-    return re.sub(
-        r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", key
-    )
 
 
 def _swin_backbone_key(key: str) -> str | None:

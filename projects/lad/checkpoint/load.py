@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
-import os
-import pickle
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from torch import Tensor, nn
 
@@ -24,14 +18,25 @@ from lad.checkpoint.convert import (
     resnet_key,
     teacher_part,
 )
+from lad.checkpoint.read import read_training, read_weights
+from lad.modeling.network import model_info
 
 logger = logging.getLogger(__name__)
 
 STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
-ANCHORS = "anchor_layout"  # PAA's record of strides and sizes
-CLASSES = ("class_logits.weight", "class_logits.bias")  # K rows in PAA's head
-# What a checkpoint may have or lack.
+ANCHORS = "anchor_layout"  # OneStageDetector's record of strides and sizes
+# Their shapes follow from the number of classes: in PAA's head and in Detectron2's.
+CLASSES = ("class_logits.weight", "class_logits.bias", "cls_score.weight", "cls_score.bias")
+# Checkpoints may have or lack these.
 OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
+
+
+@runtime_checkable
+class PretrainedBackbone(Protocol):
+    """A backbone whose names for pre-trained weights differ from those of the files."""
+
+    def pretrained_names(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Returns the backbone's names by the file's keys; empty if the file is of another kind."""
 
 
 class LoadReport(NamedTuple):
@@ -54,7 +59,7 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
     """Loads the weights that a training starts from.
 
     Args:
-        model: may have an attribute ``checkpoints``: paths by the name of a child network.
+        model: its networks may have checkpoints of their own (see `ModelInfo`).
         path: weights of the whole model, "" for none.
         resume_from: a checkpoint of the training that is loaded afterwards: only networks that it
             leaves out (a frozen teacher) are loaded.
@@ -64,20 +69,20 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
         ValueError: if a file is of no use, was made for another number of classes, or leaves a
             frozen network incomplete.
     """
-    networks = getattr(model, "checkpoints", {})
+    info = model_info(model)
     source = "train.init_checkpoint"
     incomplete = [key for key in _weights_of(model) if not key.endswith(OPTIONAL)]
     if resume_from:
         source, path = "--resume", resume_from
-        saved = _training_weights(resume_from)
+        saved = read_training(resume_from)
         incomplete = [key for key in incomplete if key not in saved]
     elif path:
         report = load_weights(model, path, source=source)
         incomplete = [*report.missing, *report.mismatched]
-        if networks:
+        if info.checkpoints:
             _check_classes(report, f"{source}={path}")
-    for name, network_path in networks.items():
-        network = getattr(model, name)
+    for name, network_path in info.checkpoints.items():
+        network = info.networks[name]
         frozen = not any(p.requires_grad for p in network.parameters())
         lacking = [key for key in incomplete if key.startswith(f"{name}.")]
         key = f"model.{name}_checkpoint"
@@ -93,28 +98,12 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
             logger.warning(f"The frozen {name} has random weights: set {key}")
 
 
-def _training_weights(path: str) -> Mapping[str, Tensor]:
-    """Returns the weights in a checkpoint of a training.
-
-    Raises:
-        ValueError: if it is not one, or damaged.
-    """
-    mend = "name another checkpoint of the folder in its last_checkpoint"
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, UnicodeError) as error:
-        raise ValueError(f"--resume: {path} is no checkpoint, or is damaged: {mend}") from error
-    if not isinstance(content, Mapping) or not {"model", "trainer"} <= content.keys():
-        raise ValueError(f"--resume: {path} holds weights, but not the state of a training: {mend}")
-    return content["model"]
-
-
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a model's weights, those too that its checkpoints leave out."""
+    """Returns a model's weights, also those that its checkpoints leave out."""
     weights = dict(model.state_dict())
-    for name in getattr(model, "checkpoints", {}):
-        part = getattr(model, name).state_dict()
-        weights |= {f"{name}.{key}": value for key, value in part.items()}
+    for name, network in model_info(model).networks.items():
+        prefix = f"{name}." if name else ""
+        weights |= {f"{prefix}{key}": value for key, value in network.state_dict().items()}
     return weights
 
 
@@ -124,12 +113,16 @@ def _check_classes(report: LoadReport, where: str) -> None:
     if other:
         raise ValueError(
             f"{where}: it was trained with another number of classes ({_some(other)} has another "
-            "shape): student and teacher need those of the data"
+            "shape): train student and teacher on the same classes"
         )
 
 
 def load_weights(
-    model: nn.Module, path: str, *, source: str = "checkpoint", complete: bool | str = False
+    model: nn.Module,
+    path: str,
+    *,
+    source: str = "checkpoint",
+    complete: bool | Collection[str] = False,
 ) -> LoadReport:
     """Loads the weights of a file into a model and logs what matched.
 
@@ -137,8 +130,8 @@ def load_weights(
         model: a detector or any other module; weights of a backbone alone go to its backbone.
         path: a file that `read_weights` reads.
         source: what the path is called in messages, e.g. its key in the config.
-        complete: whether each of the model's weights has to be in the file; a name: each weight of
-            that child network.
+        complete: whether each of the model's weights has to be in the file; names: each weight of
+            these networks (see `ModelInfo`).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -162,44 +155,8 @@ def load_weights(
     return report
 
 
-def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
-    """Reads the weights in a file as a flat dict of tensors on the CPU.
-
-    Of a checkpoint that holds averaged weights (EMA) these are returned, as they are what was
-    evaluated.
-
-    Args:
-        path: ``.pkl`` (Detectron2's model zoo: a pickle of NumPy arrays), else torch.save's.
-        trusted: also unpickle other objects than tensors, arrays and plain containers, which lets
-            the file run code: only for files whose origin is known.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or holds no weights.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError("there is no such file")
-    try:
-        if path.endswith(".pkl"):
-            with open(path, "rb") as file:
-                content = _read_pickle(file, trusted)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            "the file holds more than tensors, arrays and numbers, or is damaged; if you trust it, "
-            f"tools/convert_checkpoint.py --unsafe reads it: {str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
-        raise ValueError("the file is no checkpoint, or is damaged") from error
-    weights = _weights(content)
-    if not weights:
-        raise ValueError("the file holds no weights")
-    return weights
-
-
 def load_state(
-    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool | str = False
+    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool | Collection[str] = False
 ) -> LoadReport:
     """Loads a dict of tensors into a model; weights of another shape or name are left out.
 
@@ -208,7 +165,8 @@ def load_state(
         state: in our names, MMDetection's (two networks go to a two-network model, of which else
             only the first is taken), or those of a backbone alone: torchvision's or Detectron2's
             ResNets, a timm model or Swin. These go to the model's only backbone of the kind.
-        complete: whether each of the model's weights has to be there, or each of one child network.
+        complete: whether each of the model's weights has to be there; names: each weight of these
+            networks (see `ModelInfo`).
 
     Raises:
         ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
@@ -225,14 +183,22 @@ def load_state(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
             f"{_some(list(ours))}"
         )
-    needed = f"{complete}." if isinstance(complete, str) else ""
-    lacking = [key for key in missing if key.startswith(needed)]
-    names = lacking or [key for key in mismatched if key.startswith(needed)]
-    if complete and names:
-        problem = "lacks" if lacking else "has other shapes (other classes or widths?) of"
-        raise ValueError(f"it {problem} {len(names)} of the model's weights: {_some(names)}")
+    _check_complete(complete, missing, mismatched)
     model.load_state_dict(fitting, strict=False)
     return LoadReport(list(fitting), missing, unused, mismatched)
+
+
+def _check_complete(
+    complete: bool | Collection[str], missing: list[str], mismatched: list[str]
+) -> None:
+    """Raises ValueError where weights are missing that have to be there."""
+    networks = ([""] if complete else []) if isinstance(complete, bool) else complete
+    needed = tuple(f"{name}." if name else "" for name in networks)
+    lacking = [key for key in missing if key.startswith(needed)]
+    names = lacking or [key for key in mismatched if key.startswith(needed)]
+    if names:
+        problem = "lacks" if lacking else "has other shapes (other classes or widths?) of"
+        raise ValueError(f"it {problem} {len(names)} of the model's weights: {_some(names)}")
 
 
 def _rename(
@@ -244,8 +210,8 @@ def _rename(
             return convert(state)[1:]
         return from_mmdetection(state)
     names: dict[str, str | None] = {key: key for key in state}
-    if timm_names := _timm_names(state, model):
-        names = timm_names
+    if backbone_names := _backbone_names(state, model):
+        names = backbone_names
     elif is_resnet(state):
         names = {key: resnet_key(key) for key in state}
     elif "conv1_w" in state:
@@ -265,11 +231,11 @@ def _only_resnet(ours: Mapping[str, Tensor]) -> str:
     return _only([key.removesuffix(STEM) for key in ours if key.endswith(f".{STEM}")])
 
 
-def _timm_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, str | None]:
-    """Returns the names that the model's only `TimmBackbone` has for a timm model's weights."""
+def _backbone_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, str | None]:
+    """Returns the names that the model's only `PretrainedBackbone` has for weights."""
     found = {}
     for path, module in model.named_modules():
-        if hasattr(module, "pretrained_names") and (names := module.pretrained_names(state)):
+        if isinstance(module, PretrainedBackbone) and (names := module.pretrained_names(state)):
             found[f"{path}." if path else ""] = names
     prefix = _only(list(found))
     return {key: name and prefix + name for key, name in found.get(prefix, {}).items()}
@@ -294,62 +260,6 @@ def _check_anchors(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> N
                     f"it was trained with other anchors: [stride, size] per level {theirs}, the "
                     f"model has {expected}"
                 )
-
-
-def _weights(content: Any) -> dict[str, Tensor]:
-    """Finds the weights in the content of a file."""
-    if not isinstance(content, Mapping):
-        return {}
-    try:
-        content = content["trainer"]["hooks"]["EMAHook"]
-        logger.info("The checkpoint's averaged weights (EMA) are used")
-    except (KeyError, TypeError):
-        pass
-    for key in ("model", "state_dict", "blobs"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    weights = {
-        str(key): torch.as_tensor(value)
-        for key, value in content.items()
-        if isinstance(value, Tensor | np.ndarray)
-    }
-    if weights and all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    # Caffe2 keeps the optimizer's momentum beside the weights.
-    return {key: value for key, value in weights.items() if not key.endswith("_momentum")}
-
-
-# What a pickle of NumPy arrays names. Functions as NumPy itself gives them: their module has moved.
-_ALLOWED = {
-    "_reconstruct": np.empty(0).__reduce__()[0],
-    "scalar": np.float32(0).__reduce__()[0],
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-    "OrderedDict": OrderedDict,
-    "encode": codecs.encode,
-}
-_MODULES = {
-    "numpy",
-    "numpy.core.multiarray",
-    "numpy._core.multiarray",
-    "collections",
-    "_codecs",
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles containers, numbers, strings and NumPy arrays, and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _MODULES and name in _ALLOWED:
-            return _ALLOWED[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-
-def _read_pickle(file: IO[bytes], trusted: bool) -> Any:
-    # Latin-1 reads the arrays that Python 2 pickled, as those of Detectron2's model zoo.
-    unpickler = pickle.Unpickler if trusted else _ArrayUnpickler
-    return unpickler(file, encoding="latin1").load()
 
 
 def _some(names: list[str]) -> str:

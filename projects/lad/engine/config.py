@@ -27,8 +27,8 @@ SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 def user_errors() -> Iterator[None]:
     """Turns errors about the user's input into one line on stderr and exit code 2.
 
-    These are ValueError and OSError: what this package raises when a value, file or combination
-    cannot work, with how to mend it.
+    These are ValueError and OSError, which this package raises when a value, file or combination
+    cannot work; their messages say what to do.
     """
     try:
         yield
@@ -68,7 +68,17 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def build(config: DictConfig, key: str) -> Any:
-    """Instantiates a node of a config (see `build_node`)."""
+    """Instantiates a part of a config.
+
+    Args:
+        config: the whole config.
+        key: of the part, e.g. "dataloader.train".
+
+    Raises:
+        ValueError: if a value in it is of a wrong type, a target does not exist, or another value
+            cannot work.
+        OSError: if a file is missing.
+    """
     return build_node(OmegaConf.select(config, key), key)
 
 
@@ -177,7 +187,7 @@ def _parameters(node: Any) -> set[str] | None:
         if base in (nn.Module, object):
             return names
         if "__init__" in vars(base):
-            own, takes_any = _keywords(base.__init__)
+            own, takes_any = _keywords(vars(base)["__init__"])
             names |= own - {"self"}
             if not takes_any:
                 return names
@@ -207,6 +217,8 @@ def _known_keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str
             continue
         yield prefix + name
         # The raw node: an interpolation would have to be resolved first.
-        child = node._get_node(int(name) if isinstance(node, ListConfig) else name)
-        if OmegaConf.is_config(child) and not child._is_interpolation() and not child._is_none():
+        child = node._get_node(int(name)) if isinstance(node, ListConfig) else node._get_node(name)
+        if not isinstance(child, DictConfig | ListConfig):
+            continue
+        if not child._is_interpolation() and not child._is_none():
             yield from _known_keys(child, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""Trainer hooks: random state per iteration, averaged weights, best checkpoint."""
+"""Trainer hooks: random state per iteration, training state, averaged weights, best checkpoint."""
 
 from __future__ import annotations
 
@@ -15,9 +15,31 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lad.modeling.network import DenseNetwork, model_info
 
 logger = logging.getLogger(__name__)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns a trainer's model without DistributedDataParallel."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+class ModelHook(HookBase):
+    """A hook that works with some models only."""
+
+    def check(self, model: nn.Module) -> None:
+        """Checks a model before the training starts.
+
+        Args:
+            model: what is trained, not wrapped.
+
+        Raises:
+            ValueError: if the hook cannot work with it.
+        """
 
 
 class IterationSeed(HookBase):
@@ -25,6 +47,9 @@ class IterationSeed(HookBase):
 
     So no state of a generator has to be saved: a resumed run draws what the uninterrupted one would
     have drawn, on every rank, whatever an evaluation or a checkpoint drew in between.
+
+    Args:
+        seed: of the run.
     """
 
     def __init__(self, seed: int):
@@ -49,12 +74,49 @@ class IterationSeed(HookBase):
             )
 
 
+class TrainingStateHook(HookBase):
+    """Saves what networks need, besides weights, to continue a training exactly.
+
+    That is `DenseNetwork.training_state`, e.g. the moving loss normalizer of RetinaNet and FCOS.
+    Processes have a state each: the checkpoint, which the first process writes, holds all of them.
+    A training that is resumed with more processes uses the saved states in turn.
+    """
+
+    def __init__(self) -> None:
+        self._of_all_ranks: list[dict[str, dict[str, float]]] = []
+
+    def _networks(self) -> dict[str, DenseNetwork]:
+        networks = model_info(unwrap(self.trainer.model)).networks
+        return {name: x for name, x in networks.items() if isinstance(x, DenseNetwork)}
+
+    def after_step(self) -> None:
+        """Collects the states of all processes."""
+        states = {name: network.training_state() for name, network in self._networks().items()}
+        states = {name: state for name, state in states.items() if state}
+        # Equal models: all processes have something to save, or none.
+        self._of_all_ranks = comm.gather(states) if states else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the states by process and name of the network, plain numbers."""
+        return {"ranks": self._of_all_ranks} if self._of_all_ranks else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from saved states."""
+        self._of_all_ranks = state_dict["ranks"]
+        states = self._of_all_ranks[comm.get_rank() % len(self._of_all_ranks)]
+        networks = self._networks()
+        for name, state in states.items():
+            if name in networks:
+                networks[name].load_training_state(state)
+
+
 class EMAHook(HookBase):
     """Keeps an exponential moving average of the trained weights, which evaluation uses.
 
     After step t = 0, 1, ... average = d * average + (1 - d) * weights with
     d = min(decay, (1 + t) / (10 + t)), so that the first weights, random in a training from
-    scratch, are soon forgotten. Weights that are not trained and buffers are copied.
+    scratch, are soon forgotten. Parameters that are not trained and buffers are copied; a frozen
+    network, such as LAD's teacher, is shared with the model. Checkpoints hold the averages alone.
 
     Args:
         model: what is trained, not wrapped.
@@ -72,40 +134,55 @@ class EMAHook(HookBase):
             raise ValueError(f"train.ema.decay={decay}: it has to be at least 0 and below 1")
         self._source = model
         self._decay = decay
-        self._resumed = False
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._saved: dict[str, Tensor] = {}
+        frozen = [x for x in model_info(model).networks.values() if _is_frozen(x)]
+        self.model = copy.deepcopy(model, {id(x): x for x in frozen}).requires_grad_(False).eval()
 
     def before_train(self) -> None:
-        """Starts from the model's weights, loaded by now, unless an average has been loaded."""
-        self._update(0.0 if not self._resumed else 1.0)
+        """Starts from the model's weights, loaded by now, and the averages of a resumed run."""
+        self._update(0.0)
+        averages = self._averages()
+        for name in self._saved.keys() & averages.keys():
+            averages[name].copy_(self._saved[name])
+        self._saved = {}
 
     def after_step(self) -> None:
         """Moves the average."""
         step = self.trainer.iter
         self._update(min(self._decay, (1 + step) / (10 + step)))
 
+    def _averages(self) -> dict[str, Tensor]:
+        """Returns the averages of the parameters that are trained, by name."""
+        trained = {name for name, p in self._source.named_parameters() if p.requires_grad}
+        return {name: p.data for name, p in self.model.named_parameters() if name in trained}
+
     @torch.no_grad()
     def _update(self, decay: float) -> None:
         for average, weight in zip(self.model.parameters(), self._source.parameters(), strict=True):
-            average.lerp_(weight, 1 - decay if weight.requires_grad else 1.0)
-        for average, buffer in zip(self.model.buffers(), self._source.buffers(), strict=True):
-            average.copy_(buffer)
+            if average is not weight:
+                average.lerp_(weight, 1 - decay if weight.requires_grad else 1.0)
+        for copied, buffer in zip(self.model.buffers(), self._source.buffers(), strict=True):
+            if copied is not buffer:
+                copied.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averaged weights."""
-        return {"model": self.model.state_dict()}
+        """Returns the averages; all other weights are those of the model."""
+        return {"model": self._averages()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from saved averages; weights that checkpoints leave out come from the model."""
-        self.model.load_state_dict(state_dict["model"], strict=False)
-        self._resumed = True
+        """Continues from saved averages, once the model's weights are loaded too."""
+        self._saved = state_dict["model"]
+
+
+def _is_frozen(network: nn.Module) -> bool:
+    return not any(p.requires_grad for p in network.parameters())
 
 
 class _WeightsCheckpointer(DetectionCheckpointer):
-    """Saves weights beside a training's checkpoints, and is no place to resume from."""
+    """Saves weights beside a training's checkpoints; a run does not resume from them."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Leaves ``last_checkpoint`` as it is."""
+        """Does nothing: ``last_checkpoint`` names a checkpoint of the training."""
 
 
 class BestCheckpointer(HookBase):

@@ -1,4 +1,4 @@
-"""The Trainer hook that owns what a role switch keeps between iterations (LAD paper 3.4)."""
+"""The hook that owns what a role switch keeps between iterations (LAD paper 3.4)."""
 
 from __future__ import annotations
 
@@ -6,96 +6,96 @@ import math
 import os
 from typing import Any
 
-import torch
-from detectron2.engine.hooks import HookBase
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
-from lad.assignment.switch import RoleSwitch
+from lad.engine.hooks import ModelHook, unwrap
 from lad.modeling.distillation import NETWORKS
-from lad.visualize import plot_roles
+from lad.modeling.network import Roles, model_info
 
 
-class RoleSwitchHook(HookBase):
-    """Arms a model's role switch before each step and logs what it decided.
+class RoleSwitchHook(ModelHook):
+    """Prepares a model's role switch for each step and logs what it decided.
 
     The decision itself uses the step's own costs, inside the model's forward. Logged are
     ``switch/student`` and ``switch/teacher`` (indicators), ``switch/student_taught`` (this step's
-    share of decisions that the student won, 0 or 1 with scope iteration) and
-    ``switch/student_share`` (its mean over all steps). With gradient accumulation roles are decided
-    per batch and the last batch of a step is logged.
+    share of decisions for the student, 0 or 1 with scope iteration) and ``switch/student_share``
+    (its mean over all steps). With gradient accumulation roles are decided per batch and the last
+    batch of a step is logged.
+
+    Args:
+        output_dir: gets ``roles.png`` after the training, drawn from its metrics.json.
+        force: "student" or "teacher": who teaches in the first iterations, whatever the indicators
+            say.
+        force_iterations: how many these are.
+
+    Raises:
+        ValueError: for another role, or iterations without a role.
     """
 
     def __init__(self, *, output_dir: str, force: str | None = None, force_iterations: int = 0):
-        """Keeps the parts and settings.
-
-        Args:
-            output_dir: gets ``roles.png`` after the training, drawn from its metrics.json.
-            force: "student" or "teacher": who teaches in the first iterations, whatever the
-                indicators say.
-            force_iterations: how many these are.
-
-        Raises:
-            ValueError: for another role, or iterations without a role.
-        """
         if force not in (None, *NETWORKS):
             raise ValueError(f"force={force!r}: choose 'student', 'teacher' or None")
         if force_iterations and force is None:
-            raise ValueError(f"force_iterations={force_iterations} needs force: who shall teach?")
+            raise ValueError(
+                f"force_iterations={force_iterations} needs force: choose 'student' or 'teacher'"
+            )
         self.output_dir = output_dir
         self.force = force
         self.force_iterations = force_iterations
         self._steps = 0
         self._taught = 0.0
+        self._student_teaches: bool | Tensor = False
+        self._roles: Roles | None = None
 
-    @property
-    def switch(self) -> RoleSwitch:
-        """The switch of the trainer's model."""
-        model = self.trainer.model
-        return getattr(model, "module", model).switch
-
-    @staticmethod
-    def check(model: nn.Module) -> None:
-        """Finds a missing switch before any work is done.
+    def check(self, model: nn.Module) -> None:
+        """Checks that the model has a role switch.
 
         Raises:
-            ValueError: when the model has none.
+            ValueError: if it has none.
         """
-        if getattr(model, "switch", None) is None:
-            raise ValueError(
-                "RoleSwitchHook needs a model with a switch: set model.switch or remove the hook "
-                "from train.hooks"
-            )
+        _roles(model)
 
     def before_train(self) -> None:
-        """Forgets decisions of before the training."""
-        self.switch.record = None
+        """Sets the model's roles to the state of this training."""
+        self._roles = _roles(unwrap(self.trainer.model))
+        self._roles.student_teaches = self._student_teaches
 
     def before_step(self) -> None:
         """Forces the role, or lets the switch decide."""
+        assert self._roles is not None
         forced = self.trainer.iter < self.force_iterations
-        self.switch.forced = self.force == "student" if forced else None
+        self._roles.forced = self.force == "student" if forced else None
+        self._roles.record = None
 
     def after_step(self) -> None:
         """Logs the decision."""
-        record = self.switch.record
+        assert self._roles is not None
+        record = self._roles.record
         if record is None:
             return
-        student, teacher, taught = torch.stack(record).tolist()
+        self._student_teaches = record.student_teaches
         storage = self.trainer.storage
-        for name, value in (("student", student), ("teacher", teacher), ("student_taught", taught)):
-            if math.isfinite(value):  # a batch without objects tells nothing
+        values = {
+            "student": record.student.item(),
+            "teacher": record.teacher.item(),
+            "student_taught": record.student_share.item(),
+        }
+        for name, value in values.items():
+            if math.isfinite(value):  # not finite for a batch without objects
                 storage.put_scalar(f"switch/{name}", value)
-        if math.isfinite(taught):
+        if math.isfinite(values["student_taught"]):
             self._steps += 1
-            self._taught += taught
+            self._taught += values["student_taught"]
             share = self._taught / self._steps
             storage.put_scalar("switch/student_share", share, smoothing_hint=False)
 
     def after_train(self) -> None:
-        """Draws the timeline of indicators and roles."""
+        """Draws indicators and roles over the training."""
         metrics = os.path.join(self.output_dir, "metrics.json")
         if comm.is_main_process() and os.path.isfile(metrics):
+            from lad.visualize import plot_roles  # Matplotlib is slow to import.
+
             plot_roles(metrics, os.path.join(self.output_dir, "roles.png"))
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,11 +103,23 @@ class RoleSwitchHook(HookBase):
         return {
             "steps": self._steps,
             "taught": self._taught,
-            "student_taught": bool(self.switch.student_taught),
+            "student_taught": bool(self._student_teaches),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state."""
-        self._steps = state["steps"]
-        self._taught = state["taught"]
-        self.switch.student_taught = torch.tensor(state["student_taught"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from a saved state, before or after `before_train`."""
+        self._steps = state_dict["steps"]
+        self._taught = state_dict["taught"]
+        self._student_teaches = state_dict["student_taught"]
+        if self._roles is not None:
+            self._roles.student_teaches = self._student_teaches
+
+
+def _roles(model: nn.Module) -> Roles:
+    roles = model_info(model).roles
+    if roles is None:
+        raise ValueError(
+            "RoleSwitchHook needs a model with a switch: set model.switch or remove the hook "
+            "from train.hooks"
+        )
+    return roles

@@ -1,11 +1,10 @@
-"""What is checked and set up before a run does any work."""
+"""Checks and set-up before a run."""
 
 from __future__ import annotations
 
 import argparse
 import copy
 import os
-from collections.abc import Iterable
 from glob import escape, glob
 
 import torch
@@ -16,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lad.engine.config import build_node
+from lad.modeling.distillation import NETWORKS
+from lad.modeling.network import model_info
 
 
 def resolve_device(name: str) -> str:
@@ -97,27 +98,43 @@ def dataset_names(config: DictConfig, split: str) -> list[str]:
     return [names] if isinstance(names, str) else list(names or ())
 
 
-def check_classes(model: nn.Module, datasets: Iterable[str]) -> None:
+def detectors(config: DictConfig) -> list[tuple[str, DictConfig]]:
+    """Returns (key, node) of each detector of a config: of the model, or of its networks."""
+    if "student" not in config.model:
+        return [("model", config.model)]
+    networks = [(f"model.{name}", config.model.get(name)) for name in NETWORKS]
+    return [(key, node) for key, node in networks if node is not None]
+
+
+def class_keys(config: DictConfig) -> list[str]:
+    """Returns the key of each detector's number of classes.
+
+    Detectron2's detectors have it at their top, from where their heads take it; ours in the head.
+    """
+    return [
+        f"{key}.num_classes" if "num_classes" in node else f"{key}.head.num_classes"
+        for key, node in detectors(config)
+    ]
+
+
+def check_classes(model: nn.Module, config: DictConfig, split: str) -> None:
     """Checks that the data has the classes that a detector predicts.
 
     Args:
-        model: a detector or two; others are not checked.
-        datasets: names of loaded datasets.
+        model: made from the config; one that does not tell its classes is not checked.
+        config: the whole config, its datasets loaded.
+        split: "train" or "test".
 
     Raises:
         ValueError: if the numbers differ.
     """
-    detector = getattr(model, "student", model)
-    number = getattr(getattr(detector, "head", None), "num_classes", None)
-    for name in datasets:
+    number = model_info(model).num_classes
+    for name in dataset_names(config, split):
         classes = MetadataCatalog.get(name).get("thing_classes")
         if number is not None and classes is not None and len(classes) != number:
-            key, both = "model.head.num_classes", ""
-            if detector is not model:
-                key, both = "model.student.head.num_classes", ", and the teacher's,"
             raise ValueError(
-                f"dataset {name!r} has {len(classes)} classes, the model {number}: set {key}{both} "
-                f"to {len(classes)}"
+                f"dataset {name!r} has {len(classes)} classes, the model {number}: set "
+                f"{' and '.join(class_keys(config))} to {len(classes)}"
             )
 
 
@@ -165,7 +182,7 @@ def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
 
     Args:
         config: has ``params.model``, as Detectron2's common configs, which is set here.
-        model: whose parameters are optimised.
+        model: whose parameters are trained.
 
     Raises:
         ValueError: if a value in it cannot work.

@@ -43,7 +43,7 @@ class Trainer(SimpleTrainer):
 
     The gradient of a step is the mean over ``accumulate`` batches. It equals that of one batch of
     so many images (for models without batch statistics) where the losses are means over the images;
-    losses that are normalised by a count of the batch's positives are normalised per batch here, as
+    losses that are normalized by a count of the batch's positives are normalized per batch here, as
     on the ranks of a distributed training that do not share the count.
 
     Loss logging and the FloatingPointError at a loss that is not finite are Detectron2's.
@@ -100,7 +100,7 @@ class Trainer(SimpleTrainer):
             start = time.perf_counter()
             batch = self._next_batch()
             data_time += time.perf_counter() - start
-            for name, loss in self._backward(batch, synchronise=remaining == 0).items():
+            for name, loss in self._backward(batch, synchronize=remaining == 0).items():
                 mean_losses[name] = mean_losses.get(name, 0) + loss / self.accumulate
         self._write_metrics(mean_losses, data_time)
         self._optimizer_step()
@@ -111,10 +111,10 @@ class Trainer(SimpleTrainer):
             self._batches = iter(self.data_loader)
         return next(self._batches)
 
-    def _backward(self, batch: list[dict], *, synchronise: bool) -> dict[str, Tensor]:
+    def _backward(self, batch: list[dict], *, synchronize: bool) -> dict[str, Tensor]:
         """Adds the gradients of a batch; returns its losses, detached."""
         ddp = isinstance(self.model, DistributedDataParallel)
-        with self.model.no_sync() if ddp and not synchronise else nullcontext():
+        with self.model.no_sync() if ddp and not synchronize else nullcontext():
             with torch.autocast(
                 self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
             ):
@@ -137,7 +137,7 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a saved state; one without loss scaling leaves its initial value."""
+        """Continues from a saved state; without loss scaling in it, that starts anew."""
         super().load_state_dict(state_dict)
         if self._scaler.is_enabled() and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])

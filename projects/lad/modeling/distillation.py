@@ -1,298 +1,383 @@
-"""Label assignment distillation: whose predictions go into the cost (LAD paper 3.2 to 3.4).
-
-Each class is a composition of the parts of its two networks; none has mathematics of its own.
-"""
+"""Distillation: one training step, whose parts the methods fill in (LAD paper 3.2 to 3.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from lad.assignment.costs import NoCost
+from lad.assignment.assigners import LabelAssigner
 from lad.assignment.switch import RoleSwitch
-from lad.modeling.paa import PAA
-from lad.structures import Anchors, Candidates, DensePredictions, Targets
+from lad.modeling.network import (
+    DenseNetwork,
+    ModelInfo,
+    NetworkOutput,
+    Roles,
+    same_values,
+)
+from lad.structures import Assignment, Targets
 
 NETWORKS = ("student", "teacher")
 
 
-class DistillLoss(Protocol):
-    """A loss of the student's predictions against the teacher's."""
+class Outputs(NamedTuple):
+    """Both networks' outputs for a batch."""
 
-    def __call__(
-        self,
-        student: DensePredictions,
-        teacher: DensePredictions,
-        anchors: Anchors,
-        targets: Targets,
-    ) -> dict[str, Tensor]:
-        """Returns named scalar losses."""
+    student: NetworkOutput
+    teacher: NetworkOutput | None
 
 
-class TwoNetworks(nn.Module):
-    """Two PAA detectors with the same anchors and classes that see the same pixels.
+class DistillLoss(nn.Module):
+    """A loss of the student's outputs, usually against the teacher's.
 
-    Evaluation delegates to one of them.
+    Its parameters are trained with the student's and saved in the checkpoint, but are no part of
+    the exported student.
+
+    Attributes:
+        intermediates: names of the inner modules, in both networks, whose outputs the loss needs.
     """
+
+    intermediates: Sequence[str] = ()
+
+    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
+        """Raises ValueError if the loss cannot work between these networks."""
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput | None,
+        targets: Targets,
+        assignment: Assignment | None,
+    ) -> dict[str, Tensor]:
+        """Returns named scalar losses.
+
+        Args:
+            student: its outputs.
+            teacher: its outputs without gradients, None where the model has no teacher.
+            targets: the ground truth on the device of the networks.
+            assignment: what the student is trained on; None without hard labels.
+        """
+        raise NotImplementedError
+
+
+@META_ARCH_REGISTRY.register()
+class Distillation(nn.Module):
+    """A student on its own assignment, with any number of distillation losses.
+
+    LAD, CoLAD and SoftLabel are subclasses that differ in `assign` and `supervise`.
+
+    Args:
+        student: the network that the method is about.
+        teacher: the other one, frozen unless the method trains it; its kind, backbone and head may
+            differ from the student's, but not its anchors and classes.
+        student_checkpoint: initial weights of the student, loaded when training starts: a detector,
+            or a backbone alone.
+        teacher_checkpoint: the same for the teacher.
+        distill_losses: their losses are added to the student's.
+        switch: decides whose costs count, for methods that assign by a teacher.
+        eval_network: "student" or "teacher": which one the model itself evaluates.
+        save_teacher: keep a frozen teacher's weights in checkpoints; without them, resuming reads
+            ``teacher_checkpoint`` again.
+
+    Raises:
+        ValueError: when the parts do not fit together.
+    """
+
+    trains_teacher = False
 
     def __init__(
         self,
         *,
-        student: PAA,
-        teacher: PAA,
+        student: DenseNetwork,
+        teacher: DenseNetwork | None = None,
         student_checkpoint: str = "",
         teacher_checkpoint: str = "",
+        distill_losses: Sequence[DistillLoss] = (),
+        switch: RoleSwitch | None = None,
         eval_network: str = "student",
+        save_teacher: bool = True,
     ):
-        """Keeps the parts and settings.
-
-        Args:
-            student: the network that the method is about.
-            teacher: the other one; backbone, widths and objectness may differ.
-            student_checkpoint: initial weights of the student, loaded when training starts: a
-                detector, or a backbone alone.
-            teacher_checkpoint: the same for the teacher.
-            eval_network: "student" or "teacher".
-
-        Raises:
-            ValueError: when the networks' anchors or classes differ.
-        """
         super().__init__()
-        if eval_network not in NETWORKS:
+        if eval_network not in NETWORKS[: 1 if teacher is None else 2]:
             raise ValueError(f"eval_network={eval_network!r}: choose 'student' or 'teacher'")
-        layouts = [
-            (x.anchor_generator.strides, x.anchor_generator.sizes) for x in (student, teacher)
-        ]
-        if layouts[0] != layouts[1]:
-            raise ValueError(
-                f"student and teacher need equal anchors, but have strides and sizes {layouts[0]}"
-                f" and {layouts[1]}: make model.teacher.anchor_generator equal to the student's"
-            )
-        divisors = student.backbone.size_divisibility, teacher.backbone.size_divisibility
-        if divisors[0] != divisors[1]:
-            raise ValueError(
-                f"student and teacher need feature maps of equal sizes, but their backbones pad "
-                f"images to multiples of {divisors[0]} and {divisors[1]}: choose other levels"
-            )
-        classes = student.head.num_classes, teacher.head.num_classes
-        if classes[0] != classes[1]:
-            raise ValueError(
-                f"student and teacher need equal classes, but have {classes[0]} and {classes[1]}:"
-                " set model.student.head.num_classes and model.teacher.head.num_classes equal"
-            )
+        if teacher is not None:
+            _check_networks(student, teacher)
         self.student = student
         self.teacher = teacher
+        self.distill_losses = nn.ModuleList(distill_losses)
         self.checkpoints = {"student": student_checkpoint, "teacher": teacher_checkpoint}
         self.eval_network = eval_network
-        self._same_pixels = student.normalisation == teacher.normalisation
+        self.save_teacher = save_teacher
+        self.roles = Roles(switch) if switch is not None else None
+        self._intermediates = sorted({name for x in distill_losses for name in x.intermediates})
+        for index, loss in enumerate(distill_losses):
+            networks = [x for x in (student, teacher) if x is not None]
+            _check_intermediates(loss, f"model.distill_losses.{index}", networks)
+            loss.check(student, teacher)
+        if teacher is not None:
+            self._same_pixels = all(
+                same_values(getattr(student, name), getattr(teacher, name))
+                for name in ("pixel_mean", "pixel_std")
+            )
+            if not self.trains_teacher:
+                teacher.requires_grad_(False)
+            if not save_teacher:
+                self.register_state_dict_post_hook(_drop_teacher)
+        self.check()
+
+    def check(self) -> None:
+        """Raises ValueError if the parts do not fit the method."""
+        if self.roles is not None:
+            raise ValueError(
+                f"model.switch: {type(self).__name__} assigns without a teacher's costs, so there "
+                "is nothing to switch: set it to null"
+            )
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.student.device
 
+    def train(self, mode: bool = True) -> Distillation:
+        """Sets the mode; a frozen teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None and not self.trains_teacher:
+            self.teacher.eval()
+        return self
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Losses in training, else the detections of ``eval_network``."""
-        if self.training:
-            return self.forward_training(batched_inputs)
-        return getattr(self, self.eval_network)(batched_inputs)
+        """Returns losses in training, else the detections of ``eval_network``."""
+        if not self.training:
+            return self.info().networks[self.eval_network](batched_inputs)
+        outputs = self.run(batched_inputs)
+        # The assignment takes the ground truth where the loader left it: its geometry is worked out
+        # on the CPU, and a GPU runs the networks meanwhile.
+        targets = Targets.from_instances(_ground_truth(batched_inputs))
+        assignment = self.assign(outputs, targets)
+        targets = targets.to(self.device)
+        losses = self.supervise(outputs, assignment, targets)
+        teacher = None if outputs.teacher is None else outputs.teacher.detach()
+        for distill_loss in self.distill_losses:
+            further = distill_loss(outputs.student, teacher, targets, assignment)
+            if twice := losses.keys() & further.keys():
+                raise ValueError(
+                    f"model.distill_losses: two losses are named {twice.pop()}; give one of them "
+                    "another name"
+                )
+            losses.update(further)
+        return losses
 
-    def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """Returns the method's losses."""
-        raise NotImplementedError
-
-    def predict(
-        self, batched_inputs: list[dict]
-    ) -> tuple[DensePredictions, DensePredictions, Anchors]:
-        """Runs both networks on the batch: the student's and the teacher's predictions, anchors."""
-        images = self.student.preprocess_image(batched_inputs).tensor
-        student, anchors = self.student.predict(images)
+    def run(self, batched_inputs: list[dict]) -> Outputs:
+        """Runs the networks on the same pixels; a frozen teacher without gradients."""
+        images = self.student.preprocess_image(batched_inputs)
+        student = self.student.run(images, self._intermediates)
+        if self.teacher is None:
+            return Outputs(student, None)
         if not self._same_pixels:
-            images = self.teacher.preprocess_image(batched_inputs).tensor
-        return student, self.predict_teacher(images), anchors
+            images = self.teacher.preprocess_image(batched_inputs)
+        with torch.set_grad_enabled(self.trains_teacher and torch.is_grad_enabled()):
+            return Outputs(student, self.teacher.run(images, self._intermediates))
 
-    def predict_teacher(self, images: Tensor) -> DensePredictions:
-        """Runs the teacher on (N, 3, H, W) normalised images."""
-        return self.teacher.predict(images)[0]
+    def assign(self, outputs: Outputs, targets: Targets) -> Assignment | None:
+        """Returns what the student is trained on: its own assignment."""
+        return self.student.assign(outputs.student.predictions, targets)
 
-    def cost(
-        self,
-        student: DensePredictions,
-        teacher: DensePredictions,
-        anchors: Anchors,
-        targets: Targets,
-        candidates: Candidates,
-        switch: RoleSwitch | None,
-    ) -> Tensor:
-        """Returns the teacher's costs, or those that the switch chooses.
+    def supervise(
+        self, outputs: Outputs, assignment: Assignment | None, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Returns the losses on the assignment."""
+        assert assignment is not None
+        return self.student.losses(outputs.student.predictions, assignment, targets)
+
+    def info(self) -> ModelInfo:
+        """Returns what the engine needs to know."""
+        networks = {"student": self.student}
+        if self.teacher is not None:
+            networks["teacher"] = self.teacher
+        return ModelInfo(
+            networks,
+            evaluated=(
+                {name: name for name in networks}
+                if self.trains_teacher
+                else {"": self.eval_network}
+            ),
+            checkpoints={name: self.checkpoints[name] for name in networks},
+            num_classes=self.student.num_classes,
+            roles=self.roles,
+        )
+
+
+@META_ARCH_REGISTRY.register()
+class SoftLabel(Distillation):
+    """Pure soft-label distillation: the teacher's predictions are all that the student learns from.
+
+    The ground truth only selects and weighs anchors (LAD paper, equation 3).
+    """
+
+    def assign(self, outputs: Outputs, targets: Targets) -> None:
+        """Returns no assignment."""
+
+    def supervise(
+        self, outputs: Outputs, assignment: Assignment | None, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Returns no hard-label losses."""
+        return {}
+
+    def check(self) -> None:
+        """Refuses a student whose IoU branch nobody would train."""
+        super().check()
+        if self.teacher is None:
+            raise ValueError("model.teacher=null: soft labels come from a teacher")
+        if self.student.predicts_quality and not self.teacher.predicts_quality:
+            raise ValueError(
+                "the teacher has no IoU branch for the student's to learn from: set "
+                "model.student.head.quality=false"
+            )
+
+
+@META_ARCH_REGISTRY.register()
+class LAD(Distillation):
+    """Label assignment distillation: the student is trained on the teacher's assignment.
+
+    With a switch the student's own costs count where its indicator is higher (LAD with dynamic
+    switch). With a soft-label loss it is SoLAD.
+    """
+
+    def check(self) -> None:
+        """Refuses a student whose labels no teacher can change."""
+        _check_teachable(self.student, self.teacher)
+
+    def assign(self, outputs: Outputs, targets: Targets) -> Assignment:
+        """Returns the labels that the teacher's costs make, or those that the switch chooses.
 
         The student's assigner makes both networks' costs, so that they can be compared.
         """
-        cost = self.student.cost(teacher, anchors, targets, candidates)
-        if switch is not None:
-            student_cost = self.student.cost(student, anchors, targets, candidates)
-            compared = (torch.atleast_2d(x)[0] for x in (student_cost, cost))
-            by_student = switch(*compared, candidates, targets, len(anchors.shapes))
-            cost = torch.where(by_student, student_cost, cost)  # further rows go with their cost
-        return cost
+        student, teacher = outputs
+        assert self.student.assigner is not None and teacher is not None
+        assigner, anchors = self.student.assigner, student.predictions.anchors
+        candidates = assigner.candidates(anchors, targets)
+        targets = targets.to(self.device)
+        costs = assigner.cost(teacher.predictions, targets, candidates)
+        if self.roles is not None:
+            own = assigner.cost(student.predictions, targets, candidates)
+            by_student = self.roles.decide(own, costs, candidates, targets, len(anchors.strides))
+            costs = own.where(by_student, costs)
+        return assigner.assign(costs, candidates, anchors, targets)
+
+    def supervise(
+        self, outputs: Outputs, assignment: Assignment | None, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Returns the student's losses on the assignment."""
+        assert assignment is not None and assignment.cost is not None
+        predictions = outputs.student.predictions
+        losses = self.student.losses(predictions, assignment, targets, distilled=True)
+        # Costs that are not finite come from a diverged teacher: the first loss reports it.
+        first = next(iter(losses))
+        return {**losses, first: losses[first] + 0.0 * assignment.cost.sum()}
 
 
-class FrozenTeacher(TwoNetworks):
-    """A teacher that is not trained: eval mode, no gradients, not in the optimizer."""
+@META_ARCH_REGISTRY.register()
+class CoLAD(LAD):
+    """Collaborative LAD: both networks are trained on the assignment that the switch chooses.
 
-    def __init__(self, *, save_teacher: bool = True, **networks):
-        """Keeps the parts and settings.
+    Distillation losses are the student's; the teacher learns from the assignment alone.
+    """
 
-        Args:
-            save_teacher: keep the teacher's weights in checkpoints; without them, resuming reads
-                ``teacher_checkpoint`` again.
-            **networks: as `TwoNetworks`.
-        """
-        super().__init__(**networks)
-        self.save_teacher = save_teacher
-        self.teacher.requires_grad_(False)
-        if not save_teacher:
-            self.register_state_dict_post_hook(_drop_teacher)
+    trains_teacher = True
 
-    def train(self, mode: bool = True) -> FrozenTeacher:
-        """Sets the student's mode; the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+    def check(self) -> None:
+        """Requires a switch, and a teacher that is saved."""
+        super().check()
+        if self.roles is None:
+            raise ValueError("model.switch=null: CoLAD needs one to decide who teaches")
+        if not self.save_teacher:
+            raise ValueError("model.save_teacher=false: CoLAD trains the teacher; set it to true")
 
-    @torch.no_grad()
-    def predict_teacher(self, images: Tensor) -> DensePredictions:
-        """Runs the teacher without gradients."""
-        return super().predict_teacher(images)
+    def supervise(
+        self, outputs: Outputs, assignment: Assignment | None, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Returns both networks' losses, named ``student/...`` and ``teacher/...``."""
+        assert assignment is not None
+        losses = {}
+        for name, output in zip(NETWORKS, outputs, strict=True):
+            assert output is not None
+            own = output.network.losses(output.predictions, assignment, targets, distilled=True)
+            losses.update({f"{name}/{key}": loss for key, loss in own.items()})
+        return losses
 
 
-def _check_teachable(student: PAA) -> None:
-    """Refuses a static assigner, whose labels no network's predictions can change."""
-    if isinstance(student.assigner.cost, NoCost):
+def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:
+    if any("instances" not in x for x in batched_inputs):
+        raise ValueError("training needs ground truth: an input has no 'instances'")
+    return [x["instances"] for x in batched_inputs]
+
+
+def _check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
+    """Raises ValueError unless both networks have the same anchors, feature maps and classes."""
+    cells = student.first_cells(), teacher.first_cells()
+    strides = [[stride for stride, _ in x] for x in cells]
+    if strides[0] != strides[1]:
         raise ValueError(
-            f"model.student.assigner: {type(student.assigner).__name__} is static and has no cost "
-            "that a teacher could give: choose PAAAssigner, SimOTAAssigner or TALAssigner, or "
-            "train the detector alone"
+            f"student and teacher need equal anchors, but have strides {strides[0]} and "
+            f"{strides[1]}: make head_in_features and the anchor generators equal"
         )
+    for (stride, cell), (_, other) in zip(*cells, strict=True):
+        if not same_values(cell, other, atol=1e-3):
+            raise ValueError(
+                f"student and teacher need equal anchors, but a cell of stride {stride} has "
+                f"{_describe(cell)} and {_describe(other)}: make the anchor generators of "
+                "model.student and model.teacher equal"
+            )
+    divisors = student.backbone.size_divisibility, teacher.backbone.size_divisibility
+    if divisors[0] != divisors[1]:
+        raise ValueError(
+            f"student and teacher need feature maps of equal sizes, but their backbones pad images "
+            f"to multiples of {divisors[0]} and {divisors[1]}: choose other levels"
+        )
+    classes = student.num_classes, teacher.num_classes
+    if classes[0] != classes[1]:
+        raise ValueError(
+            f"student and teacher need equal classes, but have {classes[0]} and {classes[1]}: set "
+            "the num_classes of model.student and model.teacher equal"
+        )
+
+
+def _describe(cell: Tensor) -> str:
+    """The number and the sizes of a cell's anchors, and where the first lies."""
+    if cell.is_meta:
+        return f"{len(cell)} anchor(s)"
+    sizes = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in (cell[:, 2:] - cell[:, :2]).tolist())
+    x, y = ((cell[0, :2] + cell[0, 2:]) / 2).tolist()
+    return f"{len(cell)} anchor(s) of {sizes} px at ({x:g}, {y:g})"
+
+
+def _check_teachable(student: DenseNetwork, teacher: DenseNetwork | None) -> None:
+    if teacher is None:
+        raise ValueError("model.teacher=null: label assignment distillation needs a teacher")
+    assigner: LabelAssigner | None = student.assigner
+    if assigner is None or assigner.is_static:
+        name = "null" if assigner is None else type(assigner).__name__
+        raise ValueError(
+            f"model.student.assigner: {name} is static and has no cost that a teacher could give: "
+            "choose PAAAssigner, SimOTAAssigner or TALAssigner, or train the detector alone"
+        )
+
+
+def _check_intermediates(loss: DistillLoss, key: str, networks: Sequence[DenseNetwork]) -> None:
+    for network in networks:
+        known = {name for name, _ in network.named_modules()}
+        for name in loss.intermediates:
+            if name not in known:
+                raise ValueError(
+                    f"{key}: {type(loss).__name__} needs the output of {name}, which "
+                    f"{type(network).__name__} does not have"
+                )
 
 
 def _drop_teacher(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
     for key in [k for k in state if k.startswith(f"{prefix}teacher.")]:
         del state[key]
-
-
-@META_ARCH_REGISTRY.register()
-class SoftLabel(FrozenTeacher):
-    """Pure soft-label distillation: the teacher's predictions are all that the student learns from.
-
-    The ground truth only selects and weighs cells (LAD paper, equation 3).
-    """
-
-    def __init__(self, *, distill_losses: Sequence[DistillLoss], **networks):
-        """Keeps the parts and settings.
-
-        Args:
-            distill_losses: between student and teacher.
-            **networks: as `FrozenTeacher`.
-
-        Raises:
-            ValueError: when the student has an IoU branch and the teacher has none to teach it.
-        """
-        super().__init__(**networks)
-        if self.student.head.quality is not None and self.teacher.head.quality is None:
-            raise ValueError(
-                "the teacher has no IoU branch for the student's to learn from: set "
-                "model.student.head.quality=false"
-            )
-        self.distill_losses = list(distill_losses)
-
-    def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """Returns the distillation losses."""
-        student, teacher, anchors = self.predict(batched_inputs)
-        targets = self.student.targets(batched_inputs).to(self.device)
-        losses = {}
-        for distill in self.distill_losses:
-            losses.update(distill(student, teacher, anchors, targets))
-        return losses
-
-
-@META_ARCH_REGISTRY.register()
-class LAD(FrozenTeacher):
-    """Label assignment distillation: the student is trained on the teacher's assignment.
-
-    With a switch the student's own costs count where its indicator is higher (LAD with dynamic
-    switch). With distillation losses on top it is SoLAD.
-    """
-
-    def __init__(
-        self,
-        *,
-        switch: RoleSwitch | None = None,
-        distill_losses: Sequence[DistillLoss] = (),
-        **networks,
-    ):
-        """Keeps the parts and settings.
-
-        Args:
-            switch: decides whose costs count; None: the teacher's.
-            distill_losses: added to the student's losses.
-            **networks: as `FrozenTeacher`.
-        """
-        super().__init__(**networks)
-        _check_teachable(self.student)
-        self.switch = switch
-        self.distill_losses = list(distill_losses)
-
-    def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """Returns the student's losses on the teacher's assignment, and the distillation losses."""
-        student, teacher, anchors = self.predict(batched_inputs)
-        targets, candidates = self.student.prepare(batched_inputs, anchors)
-        cost = self.cost(student, teacher, anchors, targets, candidates, self.switch)
-        assignment = self.student.assign(cost, candidates, anchors, targets)
-        losses = self.student.losses(student, assignment, anchors, targets)
-        # A teacher that gives NaN would spoil the labels unseen: now the loss shows it.
-        losses["loss_cls"] = losses["loss_cls"] + 0.0 * cost.sum()
-        for distill in self.distill_losses:
-            losses.update(distill(student, teacher, anchors, targets))
-        return losses
-
-
-@META_ARCH_REGISTRY.register()
-class CoLAD(TwoNetworks):
-    """Collaborative LAD: both networks are trained on the assignment of the fitter one."""
-
-    def __init__(self, *, switch: RoleSwitch, **networks):
-        """Keeps the parts and settings.
-
-        Args:
-            switch: decides whose costs count.
-            **networks: as `TwoNetworks`.
-
-        Raises:
-            ValueError: without a switch, or with an assigner that has no cost.
-        """
-        super().__init__(**networks)
-        _check_teachable(self.student)
-        if switch is None:
-            raise ValueError("model.switch=null: CoLAD needs one to decide who teaches")
-        self.switch = switch
-
-    def forward_training(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """Returns both networks' losses on one assignment, as ``student/...``, ``teacher/...``."""
-        student, teacher, anchors = self.predict(batched_inputs)
-        targets, candidates = self.student.prepare(batched_inputs, anchors)
-        cost = self.cost(student, teacher, anchors, targets, candidates, self.switch)
-        assignment = self.student.assign(cost, candidates, anchors, targets)
-        losses = {}
-        for name, predictions in (("student", student), ("teacher", teacher)):
-            network_losses = getattr(self, name).losses(predictions, assignment, anchors, targets)
-            losses.update({f"{name}/{key}": value for key, value in network_losses.items()})
-        return losses
-
-    def evaluated_networks(self) -> dict[str, nn.Module]:
-        """Both networks are evaluated."""
-        return {name: getattr(self, name) for name in NETWORKS}

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from detectron2.layers import get_norm
 from torch import Tensor, nn
 
-from lad.structures import DensePredictions
-
 
 class Scale(nn.Module):
-    """A learnt scalar factor."""
+    """A learned scalar factor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +28,7 @@ class Scale(nn.Module):
 def _conv3x3(in_channels: int, out_channels: int, *, bias: float | None = 0.0) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias is not None)
     nn.init.normal_(conv.weight, std=0.01)
-    if bias is not None:
+    if conv.bias is not None and bias is not None:
         nn.init.constant_(conv.bias, bias)
     return conv
 
@@ -48,16 +46,23 @@ def _tower(in_channels: int, channels: int, num_convs: int, norm: str) -> nn.Seq
 
 
 class ConditionalObjectness(nn.Module):
-    """COP: class probability as a mean over neighbours, weighted by predicted coefficients.
+    """COP: class probability as a mean over neighbors, weighted by predicted coefficients.
 
-    At each cell: mean over the kernel's neighbourhood of sigmoid(the neighbour's class logit) x
-    sigmoid(the cell's coefficient for that neighbour). Neighbours outside the map count 0.5.
+    At each cell: mean over the kernel's neighborhood of sigmoid(the neighbor's class logit) x
+    sigmoid(the cell's coefficient for that neighbor). Neighbors outside the map count 0.5.
+
+    Args:
+        channels: of the box tower.
+        kernel_size: odd side of the neighborhood.
+
+    Raises:
+        ValueError: for an even kernel_size.
     """
 
     def __init__(self, *, channels: int, kernel_size: int = 3):
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size}: an odd size has a centre")
+            raise ValueError(f"kernel_size={kernel_size}: an odd size has a center")
         self.kernel_size = kernel_size
         self.coefficients = _conv3x3(channels, kernel_size**2)
 
@@ -66,17 +71,21 @@ class ConditionalObjectness(nn.Module):
         coefficients = self.coefficients(box_features).float().sigmoid()
         size, radius = self.kernel_size, self.kernel_size // 2
         height, width = class_logits.shape[-2:]
-        neighbours = F.pad(class_logits.float(), [radius] * 4).sigmoid()
+        neighbors = F.pad(class_logits.float(), [radius] * 4).sigmoid()
         total = torch.zeros_like(class_logits, dtype=torch.float32)
         for index in range(size**2):
             row, column = divmod(index, size)
-            shifted = neighbours[..., row : row + height, column : column + width]
+            shifted = neighbors[..., row : row + height, column : column + width]
             total = total + shifted * coefficients[:, index : index + 1]
         return total / size**2
 
 
 class ImplicitObjectness(nn.Module):
-    """IOP: class probability = relu(sigmoid(class) - sigmoid(offset)) x sigmoid(objectness)."""
+    """IOP: class probability = relu(sigmoid(class) - sigmoid(offset)) x sigmoid(objectness).
+
+    Args:
+        channels: of the box tower.
+    """
 
     def __init__(self, *, channels: int):
         super().__init__()
@@ -91,7 +100,23 @@ class ImplicitObjectness(nn.Module):
 
 
 class PAAHead(nn.Module):
-    """Class scores, box deltas and (optionally) the IoU of every anchor (PAA section 3.3)."""
+    """Class scores, box deltas and (optionally) the IoU of every anchor (PAA section 3.3).
+
+    Args:
+        in_channels: channels of every feature map.
+        num_classes: K.
+        num_levels: feature maps; each has its own factor for the deltas.
+        channels: of both towers.
+        num_convs: 3x3 convolutions of each tower.
+        norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
+        quality: predict the IoU.
+        objectness: turns class logits into probabilities with the box tower's features, such as
+            `ConditionalObjectness`.
+        prior_prob: initial class probability.
+
+    Attributes:
+        activation: of the scores, see `DensePredictions`.
+    """
 
     def __init__(
         self,
@@ -106,20 +131,6 @@ class PAAHead(nn.Module):
         objectness: nn.Module | None = None,
         prior_prob: float = 0.01,
     ):
-        """Keeps the parts and settings.
-
-        Args:
-            in_channels: channels of every feature map.
-            num_classes: K.
-            num_levels: feature maps; each has its own factor for the deltas.
-            channels: of both towers.
-            num_convs: 3x3 convolutions of each tower.
-            norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
-            quality: predict the IoU.
-            objectness: turns class logits into probabilities with the box tower's features, such as
-                `ConditionalObjectness`.
-            prior_prob: initial class probability.
-        """
         super().__init__()
         self.num_classes = num_classes
         self.class_tower = _tower(in_channels, channels, num_convs, norm)
@@ -130,9 +141,14 @@ class PAAHead(nn.Module):
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
         self.quality = _conv3x3(channels, 1) if quality else None
         self.objectness = objectness
+        self.activation = "sigmoid" if objectness is None else "none"
 
-    def forward(self, features: list[Tensor]) -> DensePredictions:
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Predicts from feature maps of shape (N, in_channels, H_l, W_l), finest first.
+
+        Returns:
+            Maps of each level: (N, K, H_l, W_l) scores, (N, 4, H_l, W_l) deltas and
+            (N, 1, H_l, W_l) quality logits, an empty list for heads without the IoU branch.
 
         Raises:
             ValueError: when the number of feature maps is not ``num_levels``.
@@ -152,27 +168,4 @@ class PAAHead(nn.Module):
             deltas.append(scale(self.deltas(box_features)))
             if self.quality is not None:
                 quality.append(self.quality(box_features))
-        return flatten_predictions(scores, self.objectness is not None, deltas, quality)
-
-
-def flatten_predictions(
-    scores: list[Tensor], probabilities: bool, deltas: list[Tensor], quality: list[Tensor]
-) -> DensePredictions:
-    """Lays the maps of all levels, (N, C, H_l, W_l) each, out per anchor.
-
-    Args:
-        scores: C = K.
-        probabilities: whether the scores are probabilities instead of logits.
-        deltas: C = 4.
-        quality: C = 1, or an empty list for heads without the IoU branch.
-    """
-
-    def per_anchor(maps: list[Tensor]) -> Tensor:
-        return torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps], dim=1)
-
-    return DensePredictions(
-        per_anchor(scores),
-        probabilities,
-        per_anchor(deltas),
-        per_anchor(quality)[..., 0] if quality else None,
-    )
+        return scores, deltas, quality

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from detectron2.utils import comm
 from torch import Tensor
 
-from lad.boxes import decode_boxes, paired_giou, paired_iou
-from lad.focal import focal_negative, focal_positive
-from lad.structures import Anchors, Assignment, DensePredictions, Targets
+from lad.ops.boxes import paired_giou, paired_iou
+from lad.ops.focal import focal_negative, focal_positive
+from lad.ops.ranks import mean_over_ranks
+from lad.structures import Assignment, DensePredictions, Targets
 
 _EPS = 1e-6
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """Returns the mean of ``values`` over all processes; every process must call it."""
-    world_size = comm.get_world_size()
-    if world_size == 1:
-        return values
-    values = values.clone()
-    torch.distributed.all_reduce(values)
-    return values / world_size
 
 
 class DetectionLosses:
     """Focal class loss, GIoU box loss and the IoU branch's cross-entropy.
 
-    Normalisers are means over the processes, so that N processes train as one with the same batch.
+    Normalizers are means over the processes, so that N processes train as one with the same batch.
     Under gradient accumulation they are those of each micro-batch.
+
+    Args:
+        weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
+            normalize by their sum (PAA), where the labels are the network's own; else normalize by
+            the number of positives. Heads without the IoU branch are never weighted.
+        box_weight: of the box loss.
+        quality_weight: of the IoU branch's loss.
+        alpha: of the focal loss.
+        gamma: of the focal loss.
     """
 
     def __init__(
@@ -40,17 +39,6 @@ class DetectionLosses:
         alpha: float = 0.25,
         gamma: float = 2.0,
     ):
-        """Keeps the parts and settings.
-
-        Args:
-            weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box
-                and normalise by their sum (PAA); else by the number of positives (LAD, CoLAD).
-                Without effect on heads without the IoU branch: theirs is never weighted.
-            box_weight: of the box loss.
-            quality_weight: of the IoU branch's loss.
-            alpha: of the focal loss.
-            gamma: of the focal loss.
-        """
         self.weight_boxes_by_iou = weight_boxes_by_iou
         self.box_weight = box_weight
         self.quality_weight = quality_weight
@@ -60,19 +48,27 @@ class DetectionLosses:
         self,
         predictions: DensePredictions,
         assignment: Assignment,
-        anchors: Anchors,
         targets: Targets,
+        *,
+        weighted: bool = True,
     ) -> dict[str, Tensor]:
         """Returns ``loss_cls``, ``loss_box_reg`` and, where predicted, ``loss_quality``: scalars.
 
         Without positives the latter two are zero, connected to the graph.
+
+        Args:
+            predictions: of N images.
+            assignment: the labels.
+            targets: G objects, on the device of the predictions.
+            weighted: False turns `weight_boxes_by_iou` off.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             predictions = predictions.float()
             num_classes = predictions.scores.shape[-1]
             foreground = (assignment.labels >= 0) & (assignment.labels < num_classes)
-            at = foreground.nonzero(as_tuple=True)
-            boxes = decode_boxes(anchors.boxes[at[1]], predictions.deltas[at])
+            image, anchor = foreground.nonzero(as_tuple=True)
+            at = image, anchor
+            boxes = predictions.boxes(at)
             gt_boxes = targets.boxes[assignment.gt[at]]
             iou = paired_iou(boxes.detach(), gt_boxes)
             totals = mean_over_ranks(torch.stack([iou.new_tensor(len(iou)), iou.sum()]))
@@ -81,7 +77,7 @@ class DetectionLosses:
             class_loss = self.class_loss(predictions, assignment, at)
             losses = {"loss_cls": class_loss / num_positives.clamp(min=len(foreground))}
             box_loss = self.box_weight * (1 - paired_giou(boxes, gt_boxes))
-            if self.weight_boxes_by_iou and predictions.quality is not None:
+            if weighted and self.weight_boxes_by_iou and predictions.quality is not None:
                 losses["loss_box_reg"] = (box_loss * iou).sum() / iou_sum
             else:
                 losses["loss_box_reg"] = box_loss.sum() / num_positives
@@ -102,11 +98,11 @@ class DetectionLosses:
             assignment: the labels.
             at: image and anchor index of each positive.
         """
-        scores, probabilities = predictions.scores, predictions.probabilities
+        scores, activation = predictions.scores, predictions.activation
         own = scores[(*at, assignment.labels[at])]
-        negative = focal_negative(scores, probabilities, *self.focal).sum(dim=-1)
+        negative = focal_negative(scores, activation, *self.focal).sum(dim=-1)
         return (
             (negative * (assignment.labels >= 0)).sum()
-            - focal_negative(own, probabilities, *self.focal).sum()
-            + focal_positive(own, probabilities, *self.focal).sum()
+            - focal_negative(own, activation, *self.focal).sum()
+            + focal_positive(own, activation, *self.focal).sum()
         )

@@ -45,7 +45,17 @@ class DeformableConv(Conv2d):
 
 
 class DeformableBottleneckBlock(BottleneckBlock):
-    """A bottleneck with a deformable 3x3 convolution; at first each sample lies on its cell."""
+    """A bottleneck with a deformable 3x3 convolution; at first each sample lies on its cell.
+
+    Args:
+        in_channels: of the block.
+        out_channels: of the block.
+        bottleneck_channels: of the 3x3 convolution.
+        norm: Detectron2's name of the norm, or a class.
+        **options: as those of Detectron2's `BottleneckBlock`.
+    """
+
+    conv2: Conv2d
 
     def __init__(
         self,
@@ -56,15 +66,6 @@ class DeformableBottleneckBlock(BottleneckBlock):
         norm: Any = "BN",
         **options: Any,
     ):
-        """Keeps the parts and settings.
-
-        Args:
-            in_channels: of the block.
-            out_channels: of the block.
-            bottleneck_channels: of the 3x3 convolution.
-            norm: Detectron2's name of the norm, or a class.
-            options: as those of Detectron2's `BottleneckBlock`.
-        """
         super().__init__(
             in_channels, out_channels, bottleneck_channels=bottleneck_channels, norm=norm, **options
         )

@@ -29,7 +29,7 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises with the running statistics, in training too."""
+        """Normalizes with the running statistics, in training too."""
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
@@ -86,7 +86,7 @@ def build_resnet(
         raise ValueError(
             f"depth={depth} has no bottlenecks: num_groups and deform_stages need depth 50 or more"
         )
-    norm = NORMS.get(norm, norm)
+    norm_layer = NORMS.get(norm, norm)
     stages, in_channels = [], width
     for index, num_blocks in enumerate(BLOCKS[depth]):
         channels = width * 2**index
@@ -107,10 +107,10 @@ def build_resnet(
                 stride_per_block=[1 if index == 0 else 2] + [1] * (num_blocks - 1),
                 in_channels=in_channels,
                 out_channels=out_channels,
-                norm=norm,
+                norm=norm_layer,
                 **options,
             )
         )
         in_channels = out_channels
-    stem = BasicStem(in_channels=3, out_channels=width, norm=norm)
+    stem = BasicStem(in_channels=3, out_channels=width, norm=norm_layer)
     return ResNet(stem, stages, out_features=list(out_features)).freeze(freeze_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,8 +15,6 @@ from detectron2.modeling.backbone import Backbone
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from lad.checkpoint.convert import swin_key
 
 
 class PaddedSwinBlock(SwinTransformerBlock):
@@ -35,7 +34,25 @@ class TimmBackbone(Backbone):
     """Feature maps of a timm model, named by stride: "res3" has stride 8, "res4" 16, "res5" 32.
 
     Images of any size are taken; `size_divisibility` is the largest stride.
+
+    Args:
+        name: timm's name of the model.
+        out_features: feature maps to return; later stages are not built.
+        norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine: for
+            pre-trained weights and small batches).
+        norm_outputs: give each feature map its own LayerNorm over channels, as Swin needs.
+        drop_path_rate: probability that the deepest residual branch is dropped in training.
+        freeze_at: what is not trained: 2 freezes everything up to "res2"; 0 nothing.
+        grad_checkpointing: compute activations again in the backward pass instead of storing them.
+        pretrained: download timm's weights. Weights in a file are loaded as those of every model
+            are: train.init_checkpoint, model.student_checkpoint ...
+
+    Raises:
+        ValueError: for a name that timm does not know, a model that takes one image size only or
+            has no pyramid, and for features or options that the model does not have.
     """
+
+    body: Any
 
     def __init__(
         self,
@@ -49,31 +66,12 @@ class TimmBackbone(Backbone):
         grad_checkpointing: bool = False,
         pretrained: bool = False,
     ):
-        """Keeps the parts and settings.
-
-        Args:
-            name: timm's name of the model.
-            out_features: feature maps to give out; later stages are not built.
-            norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine:
-                for pre-trained weights and small batches).
-            norm_outputs: give each feature map its own LayerNorm over channels, as Swin needs.
-            drop_path_rate: probability that the deepest residual branch is left out in training.
-            freeze_at: what is not trained: 2 freezes everything up to "res2"; 0 nothing.
-            grad_checkpointing: compute activations again in the backward pass instead of storing
-                them.
-            pretrained: download timm's weights. Weights in a file are loaded as those of every
-                model are: train.init_checkpoint, model.student_checkpoint ...
-
-        Raises:
-            ValueError: for a name that timm does not know, a model that takes one image size only
-                or has no pyramid, and for features or options that the model does not have.
-        """
         super().__init__()
         if norm not in ("BN", "FixedBN"):
             raise ValueError(f"norm={norm}: choose BN or FixedBN, {name} keeps its kind of norms")
         options = _options(name, drop_path_rate)
         with torch.device("meta"):
-            info = _create(name, **options).feature_info
+            info: Any = _create(name, **options).feature_info
         out_features = sorted(out_features)
         indices = _indices(name, info.reduction(), out_features)
         self.body = _create(name, pretrained=pretrained, out_indices=indices, **options)
@@ -163,7 +161,7 @@ class TimmBackbone(Backbone):
             return []
         info = self.body.feature_info.info
         ends = {int(math.log2(x["reduction"])): _flat(x["module"]) for x in info}
-        modules = []
+        modules: list[nn.Module] = []
         # timm registers modules in the order of their use.
         for name, module in list(self.body.named_modules())[1:]:
             if _flat(name) == ends.get(freeze_at):
@@ -189,6 +187,16 @@ def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
     """
     pretrained = _pretrained_config(name)
     return [255 * x for x in pretrained.mean], [255 * x for x in pretrained.std]
+
+
+def swin_key(key: str) -> str:
+    """Returns timm's name of a parameter of Swin's authors.
+
+    They merge patches at the end of a stage, timm at the beginning of the next one.
+    """
+    return re.sub(
+        r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", key
+    )
 
 
 def _flat(name: str) -> str:

@@ -1,0 +1,132 @@
+"""Reading of checkpoint files."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
+    """Reads the weights in a file as a flat dict of tensors on the CPU.
+
+    Averaged weights (EMA) in a checkpoint replace those that they are averages of, since they are
+    what was evaluated.
+
+    Args:
+        path: ``.pkl`` (Detectron2's model zoo: a pickle of NumPy arrays), else torch.save's.
+        trusted: also unpickle other objects than tensors, arrays and plain containers, which lets
+            the file run code: only for files whose origin is known.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds no weights.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError("there is no such file")
+    try:
+        if path.endswith(".pkl"):
+            with open(path, "rb") as file:
+                content = _read_pickle(file, trusted)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=not trusted)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            "the file holds more than tensors, arrays and numbers, or is damaged; if you trust it, "
+            f"tools/convert_checkpoint.py --unsafe reads it: {str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
+        raise ValueError("the file is no checkpoint, or is damaged") from error
+    weights = _weights(content)
+    if not weights:
+        raise ValueError("the file holds no weights")
+    return weights
+
+
+def read_training(path: str) -> Mapping[str, Tensor]:
+    """Reads the weights in a checkpoint of a training.
+
+    Args:
+        path: of the checkpoint; its tensors stay on disk until they are used.
+
+    Raises:
+        ValueError: if it is not one, or damaged.
+    """
+    remedy = "name another checkpoint of the folder in its last_checkpoint"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, UnicodeError) as error:
+        raise ValueError(f"--resume: {path} is no checkpoint, or is damaged: {remedy}") from error
+    if not isinstance(content, Mapping) or not {"model", "trainer"} <= content.keys():
+        raise ValueError(
+            f"--resume: {path} holds weights, but not the state of a training: {remedy}"
+        )
+    return content["model"]
+
+
+def _weights(content: Any) -> dict[str, Tensor]:
+    """Finds the weights in the content of a file."""
+    if not isinstance(content, Mapping):
+        return {}
+    averages: Mapping = {}
+    try:
+        averages = content["trainer"]["hooks"]["EMAHook"]["model"]
+        logger.info("The checkpoint's averaged weights (EMA) are used")
+    except (KeyError, TypeError):
+        pass
+    for key in ("model", "state_dict", "blobs"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+    content = {**content, **averages}
+    weights = {
+        str(key): torch.as_tensor(value)
+        for key, value in content.items()
+        if isinstance(value, Tensor | np.ndarray)
+    }
+    if weights and all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    # Caffe2 keeps the optimizer's momentum beside the weights.
+    return {key: value for key, value in weights.items() if not key.endswith("_momentum")}
+
+
+# What a pickle of NumPy arrays names. Functions as NumPy itself gives them: their module has moved.
+_ALLOWED = {
+    "_reconstruct": np.empty(0).__reduce__()[0],
+    "scalar": np.float32(0).__reduce__()[0],
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+    "OrderedDict": OrderedDict,
+    "encode": codecs.encode,
+}
+_MODULES = {
+    "numpy",
+    "numpy.core.multiarray",
+    "numpy._core.multiarray",
+    "collections",
+    "_codecs",
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles containers, numbers, strings and NumPy arrays, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _MODULES and name in _ALLOWED:
+            return _ALLOWED[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+def _read_pickle(file: IO[bytes], trusted: bool) -> Any:
+    # Latin-1 reads the arrays that Python 2 pickled, as those of Detectron2's model zoo.
+    unpickler = pickle.Unpickler if trusted else _ArrayUnpickler
+    return unpickler(file, encoding="latin1").load()

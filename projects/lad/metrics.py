@@ -1,0 +1,30 @@
+"""Reading of the metrics.json that a run writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """Reads a run's metrics.json: one dict per line.
+
+    A line that was cut off when the process was killed is left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def series(rows: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
+    """Returns iterations and values of one metric; the last row of an iteration counts."""
+    found = {row["iteration"]: row[key] for row in rows if key in row and "iteration" in row}
+    return sorted(found), [found[iteration] for iteration in sorted(found)]

@@ -1,0 +1,184 @@
+"""Detectron2's RetinaNet and FCOS as students and teachers; their checkpoints' keys stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.modeling.meta_arch import fcos, retinanet
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from lad import compat
+from lad.assignment.assigners import LabelAssigner
+from lad.modeling.network import DenseNetwork
+from lad.ops.coders import TransformCoder
+from lad.structures import Anchors, Assignment, DensePredictions, Grid, Targets
+
+
+class Detectron2Network(DenseNetwork):
+    """What RetinaNet and FCOS share. To be inherited before Detectron2's class.
+
+    Args:
+        assigner: makes the labels instead of the detector's static rule.
+        **detector: the arguments of Detectron2's class.
+
+    Raises:
+        ValueError: when the numbers of classes of detector and assigner differ.
+    """
+
+    anchor_generator: Any
+    box2box_transform: Any
+    label_anchors: Any
+    _transpose_dense_predictions: Any
+
+    def __init__(self, *, assigner: LabelAssigner | None = None, **detector: Any):
+        super().__init__(**detector)
+        if assigner is not None and assigner.num_classes != self.num_classes:
+            raise ValueError(
+                f"the detector has {self.num_classes} classes, the assigner "
+                f"{assigner.num_classes}: let the assigner's num_classes follow the detector's"
+            )
+        self.assigner = assigner
+        self.coder = TransformCoder(self.box2box_transform)
+        # Read now: on a GPU a later look at the values would have to wait for it.
+        self._sides = [_square_side(cell) for _, cell in self.first_cells()]
+
+    def first_cells(self) -> list[tuple[int, Tensor]]:
+        """Returns (stride, (A, 4) anchors of the first cell) of each level."""
+        generator = self.anchor_generator
+        cells = zip(generator.strides, generator.cell_anchors, strict=True)
+        return [(stride, cell + generator.offset * stride) for stride, cell in cells]
+
+    def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
+        """Lays the head's maps out per anchor."""
+        channels = [self.num_classes, 4, 1][: len(outputs)]
+        parts = self._transpose_dense_predictions(outputs, channels)
+        scores, regression, *quality = (torch.cat(levels, dim=1) for levels in parts)
+        boxes = self.anchor_generator(features)
+        strides = tuple(self.anchor_generator.strides)
+        grids = None
+        sides = [side for side in self._sides if side is not None]
+        if len(sides) == len(strides):
+            offset = self.anchor_generator.offset
+            grids = tuple(
+                Grid(feature.shape[-2], feature.shape[-1], stride, side, offset * stride)
+                for feature, stride, side in zip(features, strides, sides, strict=True)
+            )
+        anchors = Anchors(Boxes.cat(boxes).tensor, tuple(map(len, boxes)), strides, grids)
+        quality_logits = quality[0][..., 0] if quality else None
+        return DensePredictions(scores, "sigmoid", regression, quality_logits, anchors, self.coder)
+
+    def assign(self, predictions: DensePredictions, targets: Targets) -> Assignment:
+        """Makes labels with the assigner, else with Detectron2's rule for this detector."""
+        if self.assigner is not None:
+            return super().assign(predictions, targets)
+        targets = targets.to(predictions.scores.device)
+        anchors, num_classes = predictions.anchors, self.num_classes
+        levels = [Boxes(x) for x in anchors.boxes.split(anchors.num_per_level)]
+        labels = torch.full(predictions.scores.shape[:2], num_classes, device=anchors.boxes.device)
+        gt = torch.full_like(labels, -1)
+        for image, size in enumerate(targets.image_sizes.tolist()):
+            objects = (targets.image == image).nonzero(as_tuple=True)[0]
+            if len(objects):  # Detectron2's FCOS fails without
+                # Numbers beyond the background's label in place of classes tell the objects.
+                numbers = num_classes + 1 + torch.arange(len(objects), device=objects.device)
+                instances = Instances(size)
+                instances.gt_boxes, instances.gt_classes = Boxes(targets.boxes[objects]), numbers
+                label = self.label_anchors(levels, [instances])[0][0]
+                found = objects[(label - num_classes - 1).clamp(min=0)]
+                is_object = label > num_classes
+                labels[image] = torch.where(is_object, targets.classes[found], label)
+                gt[image] = torch.where(is_object, found, -1)
+        return Assignment(labels, gt)
+
+    def loss_inputs(
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
+    ) -> tuple[list[Boxes], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Returns what Detectron2's losses take.
+
+        Anchors, logits, labels, regression and matched boxes, by level or by image.
+        """
+        sizes = predictions.anchors.num_per_level
+        boxes = predictions.anchors.boxes.new_zeros(*assignment.gt.shape, 4)
+        if len(targets.boxes):
+            boxes = targets.boxes[assignment.gt.clamp(min=0)]
+        return (
+            [Boxes(x) for x in predictions.anchors.boxes.split(sizes)],
+            list(predictions.scores.split(sizes, dim=1)),
+            list(assignment.labels),
+            list(predictions.regression.split(sizes, dim=1)),
+            list(boxes),
+        )
+
+    def training_state(self) -> dict[str, float]:
+        """Returns the moving loss normalizer, which Detectron2 does not save."""
+        return {k: v for k, v in vars(self).items() if k == "loss_normalizer"}
+
+    def load_training_state(self, state: Mapping[str, float]) -> None:
+        """Continues with a saved loss normalizer."""
+        vars(self).update(state)
+
+
+class RetinaNet(Detectron2Network, retinanet.RetinaNet):
+    """Detectron2's RetinaNet (arXiv 1708.02002), with its own rule or any assigner."""
+
+    predicts_quality = False
+
+    def losses(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        targets: Targets,
+        *,
+        distilled: bool = False,
+    ) -> dict[str, Tensor]:
+        """Returns Detectron2's ``loss_cls`` and ``loss_box_reg``."""
+        inputs = self.loss_inputs(predictions, assignment, targets)
+        return retinanet.RetinaNet.losses(self, *inputs)
+
+
+class FCOS(Detectron2Network, fcos.FCOS):
+    """Detectron2's FCOS (arXiv 2006.09214), with its own rule or any assigner.
+
+    It has no ignored anchors: those in the padding are background.
+    """
+
+    predicts_quality = True
+
+    def losses(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        targets: Targets,
+        *,
+        distilled: bool = False,
+    ) -> dict[str, Tensor]:
+        """Returns Detectron2's ``loss_fcos_cls``, ``loss_fcos_loc`` and ``loss_fcos_ctr``."""
+        labels = assignment.labels
+        labels = torch.where(labels < 0, self.num_classes, labels)
+        *inputs, boxes = self.loss_inputs(predictions, assignment._replace(labels=labels), targets)
+        assert predictions.quality is not None
+        sizes = predictions.anchors.num_per_level
+        centerness = list(predictions.quality[..., None].split(sizes, dim=1))
+        matched = compat.fcos_matched_boxes(torch.stack(boxes))
+        return fcos.FCOS.losses(self, *inputs, matched, centerness)
+
+    def compute_ctrness_targets(
+        self, anchors: list[Boxes], gt_boxes: list[Boxes] | list[Tensor]
+    ) -> Tensor:
+        """Returns the (N, R) centerness; 0 where an assigner chose a center outside the box."""
+        targets = super().compute_ctrness_targets(anchors, gt_boxes)
+        center = Boxes.cat(anchors).get_centers()
+        boxes = torch.stack([x.tensor if isinstance(x, Boxes) else x for x in gt_boxes])
+        inside = ((boxes[..., :2] < center) & (center < boxes[..., 2:])).all(dim=-1)
+        return torch.where(inside, targets, 0.0)
+
+
+def _square_side(cell: Tensor) -> float | None:
+    """The side of a cell's only, square anchor; None for other anchors."""
+    if len(cell) != 1 or cell.is_meta:
+        return None
+    left, top, right, bottom = cell[0].tolist()
+    return right - left if right - left == bottom - top else None

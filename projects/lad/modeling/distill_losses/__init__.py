@@ -1,0 +1,1 @@
+"""Losses between a student and a teacher, combined freely with every assignment."""

@@ -1,0 +1,258 @@
+"""What distillation and the engine ask of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from lad.assignment.assigners import LabelAssigner
+from lad.assignment.switch import RoleSwitch, SwitchRecord
+from lad.structures import Assignment, CandidateCosts, Candidates, DensePredictions, Targets
+
+
+class Roles:
+    """The state of a role switch between steps, owned by `RoleSwitchHook`.
+
+    Args:
+        switch: makes the decisions.
+
+    Attributes:
+        forced: True (the student) or False (the teacher) overrides the next decisions; None: no.
+        student_teaches: scope iteration's last decision.
+        record: what the last step decided.
+    """
+
+    def __init__(self, switch: RoleSwitch):
+        self.switch = switch
+        self.forced: bool | None = None
+        self.student_teaches: bool | Tensor = False
+        self.record: SwitchRecord | None = None
+
+    def decide(
+        self,
+        student: CandidateCosts,
+        teacher: CandidateCosts,
+        candidates: Candidates,
+        targets: Targets,
+        num_levels: int,
+    ) -> Tensor:
+        """Lets the switch decide a step and keeps its record.
+
+        Returns:
+            (P,) bool: where the student's cost counts.
+        """
+        by_student, self.record = self.switch(
+            student.cost,
+            teacher.cost,
+            candidates,
+            targets,
+            num_levels,
+            forced=self.forced,
+            previous=self.student_teaches,
+        )
+        self.student_teaches = self.record.student_teaches
+        return by_student
+
+
+class ModelInfo(NamedTuple):
+    """What engine, checkpoints, evaluation, export and tools need to know of a model.
+
+    Attributes:
+        networks: the model's networks by name; a single one is "".
+        evaluated: names of the networks to evaluate, by the prefix of their results.
+        checkpoints: paths of initial weights, by name of the network.
+        num_classes: K; None if the model does not tell.
+        roles: of the model's role switch; None without one.
+    """
+
+    networks: Mapping[str, nn.Module]
+    evaluated: Mapping[str, str]
+    checkpoints: Mapping[str, str] = {}
+    num_classes: int | None = None
+    roles: Roles | None = None
+
+
+@runtime_checkable
+class HasInfo(Protocol):
+    """A model that describes itself; any other model is a single network."""
+
+    def info(self) -> ModelInfo:
+        """Returns what the engine needs to know."""
+
+
+def model_info(model: nn.Module) -> ModelInfo:
+    """Returns a model's description."""
+    return model.info() if isinstance(model, HasInfo) else ModelInfo({"": model}, {"": ""})
+
+
+class NetworkOutput(NamedTuple):
+    """One network's outputs for a batch.
+
+    Attributes:
+        network: that made them.
+        features: feature maps that the head sees, (N, C, H_l, W_l), finest first.
+        predictions: of the head.
+        intermediates: outputs of the inner modules that a distillation loss asked for by name, one
+            per call: a tower shared by all levels has one per level.
+    """
+
+    network: DenseNetwork
+    features: list[Tensor]
+    predictions: DensePredictions
+    intermediates: dict[str, list[Tensor]]
+
+    def detach(self) -> NetworkOutput:
+        """Returns the same outputs outside the autograd graph."""
+        return self._replace(
+            features=[x.detach() for x in self.features],
+            predictions=self.predictions.detach(),
+            intermediates={k: [x.detach() for x in v] for k, v in self.intermediates.items()},
+        )
+
+
+class DenseNetwork(nn.Module):
+    """Detectron2's `DenseDetector` cut where distillation needs it.
+
+    To be inherited before a class of Detectron2 that is built as its `DenseDetector`. A network has
+    a backbone, feature names and a head from there; it adds `to_predictions`, `losses` and
+    `first_cells`.
+
+    Attributes:
+        num_classes: K.
+        assigner: makes labels from costs; None for a network with a rule of its own.
+    """
+
+    num_classes: int
+    assigner: LabelAssigner | None
+    backbone: nn.Module
+    head: nn.Module
+    head_in_features: Sequence[str]
+    device: torch.device
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """Returns the normalized, padded images of a batch."""
+        return super().preprocess_image(batched_inputs)  # type: ignore[misc]
+
+    def extract(self, images: ImageList) -> list[Tensor]:
+        """Returns the feature maps that the head sees, finest first."""
+        features = self.backbone(images.tensor)
+        return [features[name] for name in self.head_in_features]
+
+    def predict(self, features: list[Tensor]) -> DensePredictions:
+        """Runs the head alone, also on another network's features."""
+        return self.to_predictions(self.head(features), features)
+
+    def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
+        """Lays the head's maps out per anchor."""
+        raise NotImplementedError
+
+    def first_cells(self) -> list[tuple[int, Tensor]]:
+        """Returns (stride, (A, 4) anchors of the first cell) of each level."""
+        raise NotImplementedError
+
+    @property
+    def predicts_quality(self) -> bool:
+        """Whether the predictions have a quality branch."""
+        raise NotImplementedError
+
+    def assign(self, predictions: DensePredictions, targets: Targets) -> Assignment:
+        """Makes labels from predictions, by default this network's assigner.
+
+        Args:
+            predictions: of this or another network with the same anchors.
+            targets: where the loader left them or on the device of the predictions.
+        """
+        assert self.assigner is not None
+        anchors = predictions.anchors
+        candidates = self.assigner.candidates(anchors, targets)
+        targets = targets.to(anchors.boxes.device)
+        costs = self.assigner.cost(predictions, targets, candidates)
+        return self.assigner.assign(costs, candidates, anchors, targets)
+
+    def losses(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        targets: Targets,
+        *,
+        distilled: bool = False,
+    ) -> dict[str, Tensor]:
+        """Returns the losses of predictions on an assignment.
+
+        Args:
+            predictions: of this network.
+            assignment: the labels.
+            targets: on the device of the predictions.
+            distilled: whether another network may have made the labels, which some networks'
+                losses take into account.
+        """
+        raise NotImplementedError
+
+    def forward_training(
+        self, images: ImageList, features: list[Tensor], outputs: Any, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Returns the losses on this network's own assignment; called by `DenseDetector`."""
+        targets = Targets.from_instances(gt_instances)
+        predictions = self.to_predictions(outputs, features)
+        return self.losses(predictions, self.assign(predictions, targets), targets)
+
+    def run(self, images: ImageList, intermediates: Sequence[str] = ()) -> NetworkOutput:
+        """Runs the network and collects what inner modules put out.
+
+        Args:
+            images: of `preprocess_image`.
+            intermediates: names of inner modules, as in `nn.Module.get_submodule`.
+        """
+        with recorded(self, intermediates) as outputs:
+            features = self.extract(images)
+            return NetworkOutput(self, features, self.predict(features), outputs)
+
+    def info(self) -> ModelInfo:
+        """Returns what the engine needs to know."""
+        return ModelInfo({"": self}, {"": ""}, num_classes=self.num_classes)
+
+    def training_state(self) -> dict[str, float]:
+        """Returns what a training needs to continue exactly besides the weights."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, float]) -> None:
+        """Continues from what `training_state` returned."""
+
+
+@contextmanager
+def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """Collects the outputs of inner modules while the block runs, without a second run.
+
+    Args:
+        module: holds them.
+        names: as in `nn.Module.get_submodule`.
+
+    Yields:
+        The outputs by name, one per call.
+    """
+    outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = [
+        module.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, kept=kept: kept.append(output)
+        )
+        for name, kept in outputs.items()
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def same_values(values: Tensor, other: Tensor, *, atol: float = 0.0) -> bool:
+    """Whether two tensors are equal; of tensors without memory only the shapes are compared."""
+    if values.shape != other.shape or values.is_meta or other.is_meta:
+        return values.shape == other.shape
+    return torch.allclose(values.cpu(), other.cpu(), rtol=0, atol=atol)

@@ -1,0 +1,134 @@
+"""A one-stage detector that assigns its own labels: PAA's, with any assigner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+from lad.assignment.assigners import LabelAssigner
+from lad.modeling.anchor_generator import AnchorGenerator
+from lad.modeling.heads import PAAHead
+from lad.modeling.losses import DetectionLosses
+from lad.modeling.network import DenseNetwork
+from lad.modeling.postprocess import PostProcessor
+from lad.ops.coders import DeltaCoder
+from lad.structures import Assignment, BoxCoder, DensePredictions, Targets
+
+
+@META_ARCH_REGISTRY.register()
+class OneStageDetector(DenseNetwork, DenseDetector):
+    """A dense detector trained on an assignment (PAA, ATSS, SimOTA, TAL: the assigner decides).
+
+    Args:
+        backbone: gives a dict of feature maps.
+        head: makes maps of scores, regression and quality from the feature maps.
+        head_in_features: names of the feature maps, finest first.
+        anchor_generator: one square anchor per cell; as many strides as feature maps.
+        assigner: makes labels from costs.
+        losses: makes losses from predictions and labels.
+        postprocessor: makes detections from predictions.
+        pixel_mean: per channel, in the images' order (RGB in the shipped configs).
+        pixel_std: per channel.
+        coder: what the head's regression means.
+
+    Raises:
+        ValueError: when the strides of features and anchors, or the numbers of classes of head and
+            assigner, differ.
+    """
+
+    assigner: LabelAssigner
+    head: PAAHead
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: PAAHead,
+        head_in_features: Sequence[str],
+        anchor_generator: AnchorGenerator,
+        assigner: LabelAssigner,
+        losses: DetectionLosses,
+        postprocessor: PostProcessor,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        coder: BoxCoder | None = None,
+    ):
+        super().__init__(
+            backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
+        )
+        strides = tuple(backbone.output_shape()[name].stride for name in head_in_features)
+        if strides != anchor_generator.strides:
+            raise ValueError(
+                f"features {list(head_in_features)} have strides {strides}, the anchors "
+                f"{anchor_generator.strides}: make model.anchor_generator.strides equal"
+            )
+        if head.num_classes != assigner.num_classes:
+            raise ValueError(
+                f"the head has {head.num_classes} classes, the assigner {assigner.num_classes}: "
+                "set model.head.num_classes, and let the assigner follow it"
+            )
+        self.num_classes = head.num_classes
+        self.anchor_generator = anchor_generator
+        # Saved with the weights, which are useless with other anchors: loading compares them.
+        layout = torch.tensor([anchor_generator.strides, anchor_generator.sizes]).T
+        self.register_buffer("anchor_layout", layout)
+        self.assigner = assigner
+        self.detection_losses = losses
+        self.postprocessor = postprocessor
+        self.coder = coder or DeltaCoder()
+
+    @property
+    def predicts_quality(self) -> bool:
+        """Whether the head has the quality branch."""
+        return self.head.quality is not None
+
+    def first_cells(self) -> list[tuple[int, Tensor]]:
+        """Returns (stride, (1, 4) anchor of the first cell) of each level."""
+        strides, sizes = self.anchor_generator.strides, self.anchor_generator.sizes
+        unit = torch.tensor([[-0.5, -0.5, 0.5, 0.5]])
+        return [(stride, size * unit) for stride, size in zip(strides, sizes, strict=True)]
+
+    def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
+        """Lays the head's maps out per anchor."""
+        scores, regression, quality = outputs
+
+        def per_anchor(maps: list[Tensor]) -> Tensor:
+            return torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps], dim=1)
+
+        return DensePredictions(
+            per_anchor(scores),
+            self.head.activation,
+            per_anchor(regression),
+            per_anchor(quality)[..., 0] if quality else None,
+            self.anchor_generator([x.shape[-2:] for x in features], features[0].device),
+            self.coder,
+        )
+
+    def losses(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        targets: Targets,
+        *,
+        distilled: bool = False,
+    ) -> dict[str, Tensor]:
+        """Returns the losses of predictions on an assignment.
+
+        PAA weights the box losses by the IoU of this network's boxes, for labels that are its own:
+        on distilled labels they are not weighted (LAD section 3.2).
+        """
+        return self.detection_losses(predictions, assignment, targets, weighted=not distilled)
+
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], outputs: Any
+    ) -> list[Instances]:
+        """Returns each image's detections; called by `DenseDetector`, which rescales them."""
+        predictions = self.to_predictions(outputs, features)
+        return self.postprocessor(predictions, [tuple(size) for size in images.image_sizes])

@@ -1,0 +1,123 @@
+"""From predictions to detections: selection, NMS and score voting (PAA section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.layers import batched_nms
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch import Tensor
+
+from lad.ops.boxes import clip_boxes
+from lad.structures import DensePredictions
+
+_VOTE_IOU = 0.01
+_VOTE_SIGMA = 0.025
+
+
+class PostProcessor:
+    """Makes the detections of each image out of dense predictions.
+
+    `select` is made of tensor operations of fixed shapes, for export; `detect` packs one image's
+    detections.
+
+    Args:
+        score_thresh: detections score above this.
+        topk_candidates: anchors kept per level before thresholding.
+        nms_thresh: IoU of class-wise non-maximum suppression.
+        max_detections: per image.
+        score_voting: move each kept box to the weighted mean of the boxes around it.
+    """
+
+    def __init__(
+        self,
+        *,
+        score_thresh: float = 0.05,
+        topk_candidates: int = 1000,
+        nms_thresh: float = 0.6,
+        max_detections: int = 100,
+        score_voting: bool = True,
+    ):
+        self.score_thresh = score_thresh
+        self.topk_candidates = topk_candidates
+        self.nms_thresh = nms_thresh
+        self.max_detections = max_detections
+        self.score_voting = score_voting
+
+    @torch.no_grad()
+    def __call__(
+        self, predictions: DensePredictions, image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Returns the detections of each image, best first, in pixels of the input.
+
+        Args:
+            predictions: of N images.
+            image_sizes: N heights and widths before padding.
+        """
+        sizes = torch.tensor(image_sizes, device=predictions.scores.device)
+        scores, boxes = self.select(predictions, sizes)
+        return [self.detect(*image) for image in zip(scores, boxes, image_sizes, strict=True)]
+
+    def select(self, predictions: DensePredictions, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Selects the best anchors of each level.
+
+        M is the sum over the levels of `topk_candidates`, or of the level's anchors if fewer.
+
+        Args:
+            predictions: of N images.
+            image_sizes: (N, 2) heights and widths before padding.
+
+        Returns:
+            (N, M, K) scores and (N, M, 4) boxes, clipped to the image.
+        """
+        scores = predictions.class_probabilities()
+        if predictions.quality is not None:
+            scores = (scores * predictions.quality.float().sigmoid()[..., None]).sqrt()
+        keep, start = [], 0
+        for level in scores.amax(dim=-1).split(predictions.anchors.num_per_level, dim=1):
+            count = min(self.topk_candidates, level.shape[1])
+            keep.append(level.topk(count, dim=1).indices + start)
+            start += level.shape[1]
+        anchor = torch.cat(keep, dim=1)
+        image = torch.arange(len(anchor), device=anchor.device)[:, None].expand_as(anchor)
+        at = image.flatten(), anchor.flatten()
+        boxes = predictions.boxes(at).unflatten(0, anchor.shape)
+        return (
+            predictions.take(scores, at).unflatten(0, anchor.shape),
+            clip_boxes(boxes, image_sizes[:, None]),
+        )
+
+    def detect(self, scores: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Instances:
+        """Returns the detections of one image from (M, K) scores and (M, 4) boxes."""
+        anchor, classes = (scores > self.score_thresh).nonzero(as_tuple=True)
+        scores, boxes = scores[anchor, classes], boxes[anchor]
+        keep = batched_nms(boxes, scores, classes, self.nms_thresh)[: self.max_detections]
+        kept = boxes[keep]
+        if self.score_voting:
+            kept = vote(kept, classes[keep], boxes, scores, classes)
+        instances = Instances(image_size)
+        instances.pred_boxes = Boxes(kept)
+        instances.scores = scores[keep]
+        instances.pred_classes = classes[keep]
+        return instances
+
+
+def vote(
+    kept: Tensor, kept_classes: Tensor, boxes: Tensor, scores: Tensor, classes: Tensor
+) -> Tensor:
+    """Score voting: the mean of same-class boxes, weighted by score x exp(-(1 - IoU)^2 / 0.025).
+
+    Args:
+        kept: (D, 4) boxes after NMS.
+        kept_classes: (D,).
+        boxes: (M, 4) boxes before NMS; those with IoU above 0.01 vote.
+        scores: (M,).
+        classes: (M,).
+
+    Returns:
+        (D, 4) boxes. One that no box overlaps, not even itself, stays.
+    """
+    iou = pairwise_iou(Boxes(kept), Boxes(boxes))
+    votes = (iou > _VOTE_IOU) & (kept_classes[:, None] == classes)
+    weights = scores * torch.exp(-((1 - iou) ** 2) / _VOTE_SIGMA) * votes
+    total = weights.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, weights @ boxes / total.clamp(min=1e-12), kept)

@@ -1,0 +1,54 @@
+"""Overlaps of paired boxes, and clipping.
+
+Detectron2's and fvcore's functions are not used: fvcore's GIoU asserts on values, which turns a NaN
+into an AssertionError and waits for the GPU, and Detectron2's IoU is a matrix of all pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """Clips boxes to their images.
+
+    Args:
+        boxes: (..., 4).
+        image_sizes: (..., 2) heights and widths, broadcastable to the boxes.
+    """
+    limits = image_sizes.flip(-1).to(boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], dim=-1))
+
+
+def paired_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """Returns the (...,) IoU of each box with its partner; two boxes without area have IoU 0.
+
+    Fastest where a coordinate of all boxes lies together in memory (as coders give them).
+    """
+    boxes, others = torch.broadcast_tensors(boxes, others)
+    return _overlap(boxes.movedim(-1, 0), others.movedim(-1, 0), eps)[0]
+
+
+def paired_giou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """Returns the (...,) generalized IoU (arXiv 1902.09630) of each box with its partner."""
+    boxes, others = (x.movedim(-1, 0) for x in torch.broadcast_tensors(boxes, others))
+    iou, union = _overlap(boxes, others, eps)
+    hull = torch.maximum(boxes[2:], others[2:]) - torch.minimum(boxes[:2], others[:2])
+    hull = _product(hull.clamp(min=0)).clamp(min=eps)
+    return iou - (hull - union) / hull
+
+
+def _overlap(boxes: Tensor, others: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """IoU and union area of paired (4, ...) boxes."""
+    common = torch.minimum(boxes[2:], others[2:]) - torch.maximum(boxes[:2], others[:2])
+    intersection = _product(common.clamp(min=0))
+    areas = _product(boxes[2:] - boxes[:2]) + _product(others[2:] - others[:2])
+    union = (areas - intersection).clamp(min=eps)
+    return intersection / union, union
+
+
+def _product(sides: Tensor) -> Tensor:
+    """Area from (2, ...) widths and heights."""
+    width, height = sides
+    return width * height

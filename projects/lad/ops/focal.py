@@ -1,0 +1,91 @@
+"""Sigmoid focal loss (arXiv 1708.02002) as two terms, for targets 0 and 1.
+
+A dense detector has one positive class per row of K scores, and most rows have none. With separate
+terms the loss of a row is the sum of all negative terms plus a correction at the positive class,
+without one-hot targets of the size of the predictions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROWS = 1024  # summed at a time in NumPy, so that intermediate results stay in the cache
+
+
+def focal_negative(scores: Tensor, activation: str, alpha: float, gamma: float) -> Tensor:
+    """Loss of scores whose target is 0, elementwise.
+
+    Args:
+        scores: logits or probabilities, any shape, float32.
+        activation: "sigmoid" for logits, "none" for probabilities, whose cross-entropy clamps
+            logarithms at -100.
+        alpha: weight of the positive half; this one weighs 1 - alpha.
+        gamma: focusing exponent.
+    """
+    probability = scores.sigmoid() if activation == "sigmoid" else scores
+    entropy = (
+        F.softplus(scores)
+        if activation == "sigmoid"
+        else F.binary_cross_entropy(
+            scores, scores.new_zeros(()).expand_as(scores), reduction="none"
+        )
+    )
+    return (1 - alpha) * probability**gamma * entropy
+
+
+def focal_negative_sum(scores: Tensor, activation: str, alpha: float, gamma: float) -> Tensor:
+    """Row sums of `focal_negative`, outside the autograd graph.
+
+    Logits on a CPU are summed in NumPy, some rows at a time: large intermediate results and
+    ``softplus`` would take most of the time of an assignment cost.
+
+    Args:
+        scores: (P, K) logits or probabilities.
+        activation: as in `focal_negative`.
+        alpha: as in `focal_negative`.
+        gamma: focusing exponent.
+
+    Returns:
+        (P,) sums.
+    """
+    scores = scores.detach().float()
+    if scores.device.type == "cpu" and activation == "sigmoid":
+        sums = torch.from_numpy(_negative_sum_numpy(scores.numpy(), gamma))
+        if sums.isfinite().all():
+            return (1 - alpha) * sums
+    return focal_negative(scores, activation, alpha, gamma).sum(dim=1)
+
+
+def _negative_sum_numpy(logits: np.ndarray, gamma: float) -> np.ndarray:
+    """Row sums of p^gamma log(1 + odds); NaN where the type does not hold the odds."""
+    shape = min(_ROWS, len(logits)), logits.shape[1]
+    all_odds, all_total = np.empty(shape, logits.dtype), np.empty(shape, logits.dtype)
+    sums, ones = np.empty(len(logits), logits.dtype), np.ones(shape[1], logits.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(logits), _ROWS):
+            rows = logits[start : start + _ROWS]
+            odds, total = all_odds[: len(rows)], all_total[: len(rows)]
+            np.exp(rows, out=odds)
+            np.add(odds, 1, out=total)
+            odds /= total  # the probability
+            if gamma == 2:
+                odds *= odds  # a power takes three times as long
+            else:
+                odds **= gamma
+            np.log(total, out=total)
+            odds *= total
+            np.matmul(odds, ones, out=sums[start : start + _ROWS])
+    return sums
+
+
+def focal_positive(scores: Tensor, activation: str, alpha: float, gamma: float) -> Tensor:
+    """Loss of scores whose target is 1, elementwise; arguments as `focal_negative`."""
+    if activation == "sigmoid":
+        return alpha * (-scores).sigmoid() ** gamma * F.softplus(-scores)
+    entropy = F.binary_cross_entropy(
+        scores, scores.new_ones(()).expand_as(scores), reduction="none"
+    )
+    return alpha * (1 - scores) ** gamma * entropy

@@ -1,0 +1,131 @@
+"""A distillation loss with parameters of its own, from construction to export."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
+
+from helpers import make_batch, make_paa
+from lad.assignment.indicators import StdMean
+from lad.assignment.switch import RoleSwitch
+from lad.checkpoint import export_network
+from lad.modeling.distillation import LAD, CoLAD, DistillLoss
+from lad.modeling.network import recorded
+
+BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
+
+
+class ToyLoss(DistillLoss):
+    """Mean squared difference of features and of the class tower, the student's through a conv."""
+
+    intermediates = ("head.class_tower",)
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+        self.adapter = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, student, teacher, targets, assignment):
+        """Returns the loss on the finest level."""
+        assert teacher is not None and not teacher.features[0].requires_grad
+        tower, other = (x.intermediates["head.class_tower"][0] for x in (student, teacher))
+        difference = self.adapter(student.features[0]) - teacher.features[0]
+        return {"loss_toy": difference.square().mean() + (tower - other).square().mean()}
+
+
+def make_lad() -> LAD:
+    torch.manual_seed(0)
+    return LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[ToyLoss()])
+
+
+def make_optimizer(model) -> torch.optim.Optimizer:
+    return torch.optim.SGD(get_default_optimizer_params(model), lr=0.01, momentum=0.9)
+
+
+def step(model, optimizer) -> torch.Tensor:
+    losses = model.train()(BATCH)
+    optimizer.zero_grad()
+    sum(losses.values()).backward()
+    optimizer.step()
+    return losses["loss_toy"].detach()
+
+
+def test_its_weights_are_optimized_and_move_with_the_model():
+    model = make_lad()
+    optimizer = make_optimizer(model)
+    adapter = model.distill_losses[0].adapter
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+    assert any(p is adapter.weight for p in groups)
+    assert not any(p is q for p in groups for q in model.teacher.parameters())
+    before = adapter.weight.detach().clone()
+    first = step(model, optimizer)
+    assert adapter.weight.grad.abs().sum() > 0
+    assert not torch.equal(adapter.weight, before)
+    for _ in range(10):
+        last = step(model, optimizer)
+    assert last < first
+    assert model.to("meta").distill_losses[0].adapter.weight.is_meta
+
+
+def test_it_is_saved_and_resumed_to_the_bit():
+    model = make_lad()
+    optimizer = make_optimizer(model)
+    step(model, optimizer)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    assert "distill_losses.0.adapter.weight" in saved[0]
+    expected = [step(model, optimizer) for _ in range(3)]
+    resumed = make_lad()
+    again = make_optimizer(resumed)
+    resumed.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    assert [step(resumed, again) for _ in range(3)] == expected
+    for name, value in model.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_the_exported_student_has_nothing_of_it(tmp_path):
+    model = make_lad()
+    torch.save({"model": model.state_dict()}, tmp_path / "lad.pth")
+    export_network(str(tmp_path / "lad.pth"), "student", str(tmp_path / "student.pth"))
+    exported = torch.load(tmp_path / "student.pth", weights_only=True)["model"]
+    assert exported.keys() == model.student.state_dict().keys()
+
+
+def test_the_teacher_gets_no_gradient_from_it_even_where_it_is_trained():
+    torch.manual_seed(0)
+    switch = RoleSwitch(indicator=StdMean())
+    model = CoLAD(
+        student=make_paa(0), teacher=make_paa(1), switch=switch, distill_losses=[ToyLoss()]
+    )
+    model.train()(BATCH)["loss_toy"].backward()
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert model.student.backbone.fpn_output3.weight.grad.abs().sum() > 0
+    assert model.student.head.class_logits.weight.grad is None
+
+
+def test_intermediates_are_collected_in_one_run():
+    model = make_paa()
+    calls = []
+    model.head.register_forward_hook(lambda *_: calls.append(1))
+    output = model.run(model.preprocess_image(BATCH), ["head.class_tower", "backbone.bottom_up"])
+    tower = output.intermediates["head.class_tower"]
+    assert len(calls) == 1 and len(tower) == 3, "a tower shared by all levels has one per level"
+    assert torch.equal(tower[1], model.head.class_tower(output.features[1]))
+    with recorded(model, []) as nothing:
+        model.run(model.preprocess_image(BATCH))
+    assert nothing == {} and not model.head.class_tower._forward_hooks
+
+
+def test_two_losses_of_one_name_are_refused():
+    model = LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[ToyLoss(), ToyLoss()])
+    with pytest.raises(ValueError, match="two losses are named loss_toy"):
+        model(BATCH)
+
+
+def test_a_module_that_a_network_lacks_is_one_line():
+    loss = ToyLoss()
+    loss.intermediates = ("head.tower",)
+    message = "model.distill_losses.0: ToyLoss needs the output of head.tower, which OneStage"
+    with pytest.raises(ValueError, match=message):
+        LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[loss])
