@@ -10,12 +10,13 @@ import torch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from helpers import make_batch, make_paa
+from helpers import ToyLoss, make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD
 
+NAMES = ("lad", "lad_toy", "lad_switch", "colad", "colad_fisher")
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images a batch; the second process' image has no objects in the second, nobody's in the third.
 BATCHES = [
@@ -31,6 +32,9 @@ def build(name: str):
     pair = {"student": make_paa(0), "teacher": make_paa(1)}
     if name == "lad":
         return LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)])
+    if name == "lad_toy":  # a loss with parameters
+        torch.manual_seed(0)
+        return LAD(**pair, distill_losses=[ToyLoss()])
     if name == "lad_switch":
         return LAD(**pair, switch=RoleSwitch(indicator=StdMean()))
     indicator = Fisher() if name == "colad_fisher" else StdMean()
@@ -70,7 +74,7 @@ def main(output: str) -> None:
     """Trains every model and saves the results of this process."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    results = {name: train(name) for name in ("lad", "lad_switch", "colad", "colad_fisher")}
+    results = {name: train(name) for name in NAMES}
     torch.save(results, Path(output) / f"rank{comm.get_rank()}.pt")
     torch.distributed.destroy_process_group()
 

@@ -13,6 +13,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch import nn
 
 from lad.assignment.assigners import LabelAssigner
 from lad.assignment.costs import PAACost
@@ -20,6 +21,7 @@ from lad.assignment.paa import PAAAssigner
 from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.backbones.resnet import build_resnet
 from lad.modeling.detectron2 import FCOS, RetinaNet
+from lad.modeling.distillation import DistillLoss
 from lad.modeling.heads import PAAHead
 from lad.modeling.losses import DetectionLosses
 from lad.modeling.one_stage import OneStageDetector
@@ -224,3 +226,20 @@ def make_batch(
         pixels = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         batch.append({"image": pixels, "instances": instances, "height": size[0], "width": size[1]})
     return batch
+
+
+class ToyLoss(DistillLoss):
+    """Mean squared difference of features and of the class tower, the student's through a conv."""
+
+    intermediates = ("head.class_tower",)
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+        self.adapter = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, student, teacher, targets, assignment):
+        """Returns the loss on the finest level."""
+        assert teacher is not None and not teacher.features[0].requires_grad
+        tower, other = (x.intermediates["head.class_tower"][0] for x in (student, teacher))
+        difference = self.adapter(student.features[0]) - teacher.features[0]
+        return {"loss_toy": difference.square().mean() + (tower - other).square().mean()}

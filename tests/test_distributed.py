@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed_training import train
+from distributed_training import NAMES, train
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["lad", "lad_switch", "colad", "colad_fisher"])
+@pytest.mark.parametrize("name", NAMES)
 def test_ranks_agree_with_each_other_and_with_one_process(name, ranks):
     first, second = (results[name] for results in ranks)
     assert first["roles"] == second["roles"]

@@ -123,7 +123,7 @@ class DensePredictions(NamedTuple):
         if at is None:
             return self.coder.decode(self.anchors.boxes, self.regression.float())
         regression = self.take(self.regression, at).float()
-        return self.coder.decode(self.anchors.boxes.index_select(0, at[1]), regression)
+        return self.coder.decode(self.anchors.boxes.t().index_select(1, at[1]).t(), regression)
 
     @staticmethod
     def take(values: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
@@ -247,7 +247,8 @@ class Assignment(NamedTuple):
     Attributes:
         labels: (N, R) int64: 0..K-1 foreground class, K background, -1 ignored.
         gt: (N, R) int64: index of the matched object (0..G-1) where foreground, else -1.
-        cost: (P,) float32 costs that made it, None for a static rule.
+        cost: (P,) float32 costs of the candidates, a teacher's if there is one; None for a static
+            rule.
     """
 
     labels: Tensor

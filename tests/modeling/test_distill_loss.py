@@ -5,33 +5,15 @@ import copy
 import pytest
 import torch
 from detectron2.solver.build import get_default_optimizer_params
-from torch import nn
 
-from helpers import make_batch, make_paa
+from helpers import ToyLoss, make_batch, make_paa
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.checkpoint import export_network
-from lad.modeling.distillation import LAD, CoLAD, DistillLoss
+from lad.modeling.distillation import LAD, CoLAD
 from lad.modeling.network import recorded
 
 BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
-
-
-class ToyLoss(DistillLoss):
-    """Mean squared difference of features and of the class tower, the student's through a conv."""
-
-    intermediates = ("head.class_tower",)
-
-    def __init__(self, channels: int = 32):
-        super().__init__()
-        self.adapter = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, student, teacher, targets, assignment):
-        """Returns the loss on the finest level."""
-        assert teacher is not None and not teacher.features[0].requires_grad
-        tower, other = (x.intermediates["head.class_tower"][0] for x in (student, teacher))
-        difference = self.adapter(student.features[0]) - teacher.features[0]
-        return {"loss_toy": difference.square().mean() + (tower - other).square().mean()}
 
 
 def make_lad() -> LAD:

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -139,12 +140,16 @@ def test_the_last_role_stays_in_a_batch_without_objects():
         assert bool(model.roles.student_teaches) is role
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("with_switch", [False, True])
-def test_a_teacher_that_gives_nan_shows_in_the_losses(with_switch):
+def test_a_teacher_that_diverged_shows_in_the_losses(with_switch, bad):
     model = LAD(**networks(), switch=switch() if with_switch else None)
     assert all(x.isfinite() for x in model(BATCH).values())
-    torch.nn.init.constant_(model.teacher.head.deltas.bias, torch.nan)
+    torch.nn.init.constant_(model.teacher.head.deltas.bias, bad)
     assert model(BATCH)["loss_cls"].isnan()
+    if with_switch:
+        model.roles.forced = True
+        assert model(BATCH)["loss_cls"].isnan(), "also where the student's costs are chosen"
 
 
 def test_networks_of_other_widths_and_heads_work_together():

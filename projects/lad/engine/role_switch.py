@@ -6,6 +6,7 @@ import math
 import os
 from typing import Any
 
+import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
@@ -76,17 +77,14 @@ class RoleSwitchHook(ModelHook):
             return
         self._student_teaches = record.student_teaches
         storage = self.trainer.storage
-        values = {
-            "student": record.student.item(),
-            "teacher": record.teacher.item(),
-            "student_taught": record.student_share.item(),
-        }
-        for name, value in values.items():
+        # One copy from a GPU.
+        student, teacher, taught = torch.stack(record[:3]).tolist()
+        for name, value in (("student", student), ("teacher", teacher), ("student_taught", taught)):
             if math.isfinite(value):  # not finite for a batch without objects
                 storage.put_scalar(f"switch/{name}", value)
-        if math.isfinite(values["student_taught"]):
+        if math.isfinite(taught):
             self._steps += 1
-            self._taught += values["student_taught"]
+            self._taught += taught
             share = self._taught / self._steps
             storage.put_scalar("switch/student_share", share, smoothing_hint=False)
 

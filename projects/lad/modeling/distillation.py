@@ -261,12 +261,14 @@ class LAD(Distillation):
         assigner, anchors = self.student.assigner, student.predictions.anchors
         candidates = assigner.candidates(anchors, targets)
         targets = targets.to(self.device)
-        costs = assigner.cost(teacher.predictions, targets, candidates)
+        costs = taught = assigner.cost(teacher.predictions, targets, candidates)
         if self.roles is not None:
             own = assigner.cost(student.predictions, targets, candidates)
-            by_student = self.roles.decide(own, costs, candidates, targets, len(anchors.strides))
-            costs = own.where(by_student, costs)
-        return assigner.assign(costs, candidates, anchors, targets)
+            by_student = self.roles.decide(own, taught, candidates, targets, len(anchors.strides))
+            costs = own.where(by_student, taught)
+        assignment = assigner.assign(costs, candidates, anchors, targets)
+        # Also where the student's costs were chosen the losses report a teacher that diverged.
+        return assignment._replace(cost=taught.cost)
 
     def supervise(
         self, outputs: Outputs, assignment: Assignment | None, targets: Targets
