@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from detectron2.structures import Boxes, pairwise_iou
-from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch import Tensor
 
 from benchmarks.measure import Report, interleaved
@@ -35,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="1,7,20,60,300",
         help="per image, separated by commas",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time against objects")
 
 
 def parse_counts(text: str) -> list[int]:
@@ -58,14 +53,8 @@ def run(args: argparse.Namespace, report: Report) -> None:
     variants = {}
     for count in counts:
         scene = assigner, predictions, random_targets(IMAGES, count, height, width)
-        ways = {
-            "this project": assign,
-            "objects one by one": assign_one_by_one,
-            "all as the official code": assign_as_official_code,
-        }
-        labels = [way(*scene) for way in ways.values()]
-        for others in labels[1:]:
-            check_labels(labels[0], others, count)
+        ways = {"this project": assign, "objects one by one": assign_one_by_one}
+        check_labels(*(way(*scene) for way in ways.values()), count)
         variants.update({(count, name): partial(way, *scene) for name, way in ways.items()})
     seconds = interleaved(variants, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for (count, name), value in seconds.items():
@@ -74,16 +63,12 @@ def run(args: argparse.Namespace, report: Report) -> None:
         if count in counts:
             ratio = seconds[count, "objects one by one"] / seconds[count, "this project"]
             report.at_least(f"assignment-speedup-{count}", ratio, speedup)
-            ratio = seconds[count, "all as the official code"] / seconds[count, "this project"]
-            report.figure(f"speed-up over the official way, {count} objects per image", ratio, "x")
     if {60, 300} <= set(counts):
         growth = seconds[300, "this project"] / seconds[60, "this project"]
         report.at_most("assignment-growth-60-to-300", growth, 5)
     for count in counts:
         targets = random_targets(IMAGES, count, height, width)
         report_steps(report, predictions, targets, count, args)
-    if args.plot:
-        plot(seconds, args.plot)
 
 
 def make_assigner() -> PAAAssigner:
@@ -99,20 +84,6 @@ def assign(assigner: PAAAssigner, predictions: DensePredictions, targets: Target
     return assigner.assign(costs, candidates, predictions.anchors, targets)
 
 
-def assign_as_official_code(
-    assigner: PAAAssigner, predictions: DensePredictions, targets: Targets
-) -> Assignment:
-    """Runs all steps as the official code and other implementations do.
-
-    Candidates come from each image's matrix of IoUs, the focal loss takes one-hot targets, and a
-    loop over objects takes the top 9, fits the mixture on the CPU and writes the labels.
-    """
-    targets = targets.to(predictions.scores.device)
-    candidates = matrix_candidates(predictions.anchors, targets, assigner.min_iou)
-    cost = one_hot_cost(predictions, targets, candidates)
-    return label_one_by_one(assigner, cost, candidates, predictions.anchors, targets)
-
-
 def assign_one_by_one(
     assigner: PAAAssigner, predictions: DensePredictions, targets: Targets
 ) -> Assignment:
@@ -121,38 +92,6 @@ def assign_one_by_one(
     targets = targets.to(predictions.scores.device)
     cost = assigner.cost(predictions, targets, candidates).cost
     return label_one_by_one(assigner, cost, candidates, predictions.anchors, targets)
-
-
-def matrix_candidates(anchors: Anchors, targets: Targets, min_iou: float) -> Candidates:
-    """Returns the candidates of `iou_candidates`, in another order, from whole IoU matrices."""
-    valid = anchors.valid(targets.image_sizes)
-    levels = anchors.per_anchor(tuple(range(len(anchors.strides))))
-    parts = []
-    for image in range(len(valid)):
-        objects = (targets.image == image).nonzero()[:, 0]
-        if not len(objects):
-            continue
-        iou = pairwise_iou(Boxes(targets.boxes[objects]), Boxes(anchors.boxes))
-        iou = iou.masked_fill(~valid[image], -1)
-        best, which = iou.max(dim=0)
-        owner = torch.where(best >= min_iou, objects[which], -1)
-        for row, highest in enumerate(iou.amax(dim=1)):
-            owner[iou[row] == highest] = objects[row]
-        anchor = (owner >= 0).nonzero()[:, 0]
-        gt = owner[anchor]
-        parts.append(Candidates(targets.image[gt], anchor, gt, levels[anchor]))
-    return Candidates(*map(torch.cat, zip(*parts, strict=True)))
-
-
-def one_hot_cost(predictions: DensePredictions, targets: Targets, candidates: Candidates) -> Tensor:
-    """Returns the costs of `PAACost` by fvcore's losses."""
-    at = candidates.image, candidates.anchor
-    scores = predictions.scores[at]
-    one_hot = F.one_hot(targets.classes[candidates.gt], scores.shape[1]).to(scores)
-    class_cost = sigmoid_focal_loss(scores, one_hot, alpha=0.25, gamma=2.0).sum(dim=1)
-    anchors = predictions.anchors.boxes[candidates.anchor]
-    boxes = predictions.coder.decode(anchors, predictions.regression[at])
-    return class_cost + 1.3 * giou_loss(boxes, targets.boxes[candidates.gt])
 
 
 def label_one_by_one(
@@ -237,28 +176,3 @@ def report_steps(
     seconds = interleaved(steps, repeats=args.repeats or 11, turn=TURN, device=args.device)
     for name, value in seconds.items():
         report.figure(f"  {name}, {count} objects per image", value * 1e3, "ms")
-
-
-def plot(seconds: dict[tuple[int, str], float], path: Path) -> None:
-    """Draws time against objects of both ways."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for name in ("objects one by one", "this project"):
-        counts = [count for count, kind in seconds if kind == name]
-        axes.plot(counts, [seconds[x, name] * 1e3 for x in counts], marker="o", label=name)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel=f"objects per image ({IMAGES} images)",
-        ylabel="ms",
-        title="Label assignment of one batch",
-    )
-    axes.set_xticks(counts, [str(x) for x in counts])
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)

@@ -17,11 +17,11 @@ from benchmarks.measure import Report, interleaved, peak_memory
 TOOL = Path(__file__).parents[1] / "tools/benchmark.py"
 
 
-def test_assignment_reports_targets_json_and_plot(tmp_path):
+def test_assignment_reports_targets_and_json(tmp_path):
     command = [
         *(sys.executable, str(TOOL), "assignment", "--size", "96x128", "--objects", "1,7"),
         *("--repeats", "1", "--threads", "1"),
-        *("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")),
+        *("--json", str(tmp_path / "out.json")),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [x for x in result.stdout.splitlines() if x.startswith("target ")]
@@ -32,7 +32,6 @@ def test_assignment_reports_targets_json_and_plot(tmp_path):
     assert content["mode"] == "assignment" and content["threads"] == 1
     assert content["targets"][0]["wanted"] == ">= 7"
     assert all(value > 0 for value in content["figures"].values())
-    assert (tmp_path / "out.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
