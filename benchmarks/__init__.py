@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures, one module per mode."""
+"""The modes of tools/benchmark.py, one module each."""

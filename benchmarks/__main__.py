@@ -1,4 +1,4 @@
-"""Measures how fast this project is against what it is compared with, side by side in one run.
+"""Measures the speed of this project and of its references in one run.
 
     python tools/benchmark.py assignment|step|inference|evaluation|loader [--json FILE]
 

@@ -45,7 +45,7 @@ def parse_counts(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Measures every number of objects."""
+    """Measures the assignment at each number of objects."""
     (height, width), counts = args.size, args.objects
     anchors = make_anchors(height, width, args.device)
     predictions = spread_predictions(IMAGES, anchors)
@@ -143,7 +143,7 @@ def positives(costs: np.ndarray) -> np.ndarray:
 
 
 def check_labels(batched: Assignment, looped: Assignment, count: int) -> None:
-    """Raises RuntimeError where both ways do not give the same labels."""
+    """Raises RuntimeError if the two ways give different labels."""
     differing = int((batched.labels != looped.labels).sum() + (batched.gt != looped.gt).sum())
     if differing:
         raise RuntimeError(f"{differing} labels differ between the two ways at {count} objects")
@@ -156,7 +156,7 @@ def report_steps(
     count: int,
     args: argparse.Namespace,
 ) -> None:
-    """Times the steps of our assignment one by one: where the time goes."""
+    """Times the steps of this project's assignment one by one."""
     assigner, anchors = make_assigner(), predictions.anchors
     geometry = partial(assigner.candidates, anchors, targets)
     candidates = geometry()

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Measures whole networks, which detect nothing, and post-processing alone."""
+    """Measures whole networks without detections, and post-processing alone."""
     height, width = args.size
     batch = random_batch(args.batch, 0, height, width)
     paa = build_paa(50).to(args.device).eval()

@@ -70,7 +70,7 @@ def measure(
 
 
 def images_per_second(batches: Iterator[list[dict]], size: int, seconds: float = 8.0) -> float:
-    """Returns the rate at which batches of ``size`` images come, once they flow."""
+    """Returns the loader's rate after its first batches, which have ``size`` images each."""
     for _ in range(2 * WORKERS + 2):  # more than the workers prefetch
         next(batches)
     start, number = time.perf_counter(), 0

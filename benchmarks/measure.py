@@ -24,14 +24,14 @@ def interleaved(
     turn: float = 0.0,
     device: str = "cpu",
 ) -> dict[Any, float]:
-    """Times variants in turn, so that what else the machine does falls on all of them alike.
+    """Times variants in turn, so that other load on the machine affects all alike.
 
     Args:
         variants: by name.
         repeats: timed turns of each.
-        warmup: turns of each before.
-        turn: seconds. A quick variant is called again until its turn has lasted so long: a single
-            call between slow ones would find what they left in the caches, not its own data.
+        warmup: untimed turns of each.
+        turn: seconds. A fast variant is called again until its turn has lasted so long, since a
+            single call would find the caches filled by the slow ones.
         device: "cuda" waits for the GPU before the clock is read.
 
     Returns:
@@ -63,7 +63,7 @@ def _wait(device: str) -> None:
 
 
 def peak_memory(call: Callable[[], Any], *, device: str = "cpu") -> int:
-    """Returns the most bytes of tensors that a call holds on top of those from before it."""
+    """Returns the peak bytes of tensors that a call allocates."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -91,16 +91,16 @@ class Report:
         self.targets: list[dict[str, Any]] = []
 
     def figure(self, name: str, value: float, unit: str) -> None:
-        """Notes a figure that has no target."""
+        """Records a figure without a target."""
         self.figures[f"{name} [{unit}]"] = value
         print(f"{name}: {value:.4g} {unit}", flush=True)
 
     def at_least(self, name: str, measured: float, limit: float) -> None:
-        """Notes a target that is met from ``limit`` upwards."""
+        """Records a target that is met at or above ``limit``."""
         self._target(name, measured, f">= {limit:g}", measured >= limit)
 
     def at_most(self, name: str, measured: float, limit: float) -> None:
-        """Notes a target that is met up to ``limit``."""
+        """Records a target that is met at or below ``limit``."""
         self._target(name, measured, f"<= {limit:g}", measured <= limit)
 
     def _target(self, name: str, measured: float, wanted: str, ok: bool) -> None:

@@ -75,7 +75,7 @@ def random_targets(images: int, count: int, height: int, width: int, seed: int =
 
 
 def spread_predictions(images: int, anchors: Anchors, seed: int = 0) -> DensePredictions:
-    """Returns random predictions of 80 classes whose costs spread as those of a detector do.
+    """Returns random predictions of 80 classes whose costs vary as a detector's do.
 
     Logits and deltas have a deviation of 2: a mixture fit takes 9 iterations on average and at
     most 30.

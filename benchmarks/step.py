@@ -77,7 +77,7 @@ def measure_methods(args: argparse.Namespace, report: Report, batch: list[dict])
     seconds = interleaved(variants, repeats=args.repeats or 10, device=args.device)
     for name, value in seconds.items():
         report.figure(name, value * 1e3, "ms")
-    # On a CPU other processes disturb more than on a GPU.
+    # Other processes affect a CPU more than a GPU.
     limit = 1.05 if args.device == "cuda" else 1.10
     alone = seconds["student step"] + seconds["teacher forward"]
     report.at_most("step-lad", seconds["lad step"] / alone, limit)
@@ -139,7 +139,7 @@ class TrainingStep:
         self.optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4)
 
     def __call__(self) -> None:
-        """Makes one step and leaves no gradients: they count for the memory of the next."""
+        """Takes one step and frees the gradients, which would count in the next one's memory."""
         sum(self.model(self.batch).values()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

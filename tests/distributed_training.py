@@ -18,7 +18,7 @@ from lad.modeling.distillation import LAD, CoLAD
 
 NAMES = ("lad", "lad_toy", "lad_switch", "colad", "colad_fisher")
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
-# Two images a batch; the second process' image has no objects in the second, nobody's in the third.
+# Two images per batch. In the second batch the second image, in the third both have no objects.
 BATCHES = [
     make_batch([BOX[:2], BOX[2:]]),
     make_batch([BOX, []], seed=1),

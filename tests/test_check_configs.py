@@ -1,4 +1,4 @@
-"""The config check: what it reports, and that it fails when a config does."""
+"""The config check: its report and its exit status."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Finished:
 
 
 def fake_training(monkeypatch, losses, status=0):
-    """Replaces trainings by what writes these losses; returns the arguments that they get."""
+    """Replaces trainings by one that writes these losses; returns their arguments."""
     calls = []
 
     def start(arguments, log):

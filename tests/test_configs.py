@@ -1,4 +1,4 @@
-"""Every config loads, instantiates and comes back; the paper's rows say what they should."""
+"""Every config loads, instantiates and reloads; those of the paper have its settings."""
 
 import re
 from functools import lru_cache

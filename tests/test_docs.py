@@ -1,4 +1,4 @@
-"""The code in docs/architecture.md, run as it stands there."""
+"""The code in docs/architecture.md."""
 
 import re
 from pathlib import Path

@@ -93,7 +93,7 @@ def test_wheel_bytes_do_not_depend_on_time_or_order(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_wheel_is_recognised_with_its_metadata(tmp_path):
+def test_wheel_is_recognized_with_its_metadata(tmp_path):
     path = tool.write_wheel(tool.select_package(TREE), tmp_path)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "site")

@@ -1,4 +1,4 @@
-"""The study's table and which runs it makes."""
+"""The study's table and runs."""
 
 import json
 import sys

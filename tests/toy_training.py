@@ -19,7 +19,7 @@ from lad.modeling.network import ModelInfo
 
 
 class ToyModel(nn.Module):
-    """Two linear layers with dropout, trained towards the images' targets.
+    """Two linear layers with dropout, trained toward the images' targets.
 
     Args:
         channels: between the layers.

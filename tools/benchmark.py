@@ -1,4 +1,4 @@
-"""Measures how fast this project is against what it is compared with: runs benchmarks/.
+"""Measures the speed of this project and of its references: runs benchmarks/.
 
 python tools/benchmark.py assignment|step|inference|evaluation|loader [--json FILE]
 """

@@ -64,14 +64,14 @@ def short_overrides(config: DictConfig, iterations: int) -> list[str]:
 def scratch_overrides(config: DictConfig) -> list[str]:
     """Returns overrides for digit scenes and for ResNets without pre-trained weights.
 
-    These need a norm that works without statistics of pre-training, and nothing frozen; clipped
-    gradients stand in for the warm-up.
+    These need a norm without pre-trained statistics and nothing frozen; clipped gradients replace
+    the warm-up.
     """
     overrides = [
         "dataloader.train.dataset.names=digits_train",
         "dataloader.train.mapper.augmentations=[]",
         "dataloader.test.dataset.names=digits_val",
-        # The evaluation after the training is not looked at: tiny images make it short.
+        # The evaluation after the training is not used: tiny images make it short.
         "dataloader.test.mapper.augmentations="
         "[{_target_:detectron2.data.transforms.ResizeShortestEdge,short_edge_length:32}]",
         "dataloader.test.num_workers=0",
@@ -93,7 +93,7 @@ def reload(config: DictConfig, folder: str) -> DictConfig:
     """Saves a config as YAML and loads that.
 
     Raises:
-        ValueError: if what comes back differs.
+        ValueError: if the loaded config differs.
     """
     path, again = (os.path.join(folder, name) for name in ("config.yaml", "again.yaml"))
     LazyConfig.save(config, path)
@@ -105,7 +105,7 @@ def reload(config: DictConfig, folder: str) -> DictConfig:
 
 
 def instantiate_parts(config: DictConfig) -> nn.Module:
-    """Instantiates all but what reads data, the networks without memory; returns the model."""
+    """Instantiates everything but the data, the networks on the meta device; returns the model."""
     with torch.device("meta"):
         model = instantiate(config.model)
         build_optimizer(config.optimizer, model)
@@ -125,7 +125,7 @@ def training_step(model: nn.Module) -> float:
     """Runs a model forward and backward on two random images.
 
     Args:
-        model: gets objects of class 0 alone if it does not tell its number of classes.
+        model: gets objects of class 0 only if its number of classes is unknown.
 
     Returns:
         The sum of its losses.
@@ -155,7 +155,7 @@ def training_step(model: nn.Module) -> float:
 
 
 def train(path: str, config: DictConfig, iterations: int, folder: str) -> str:
-    """Trains a config on digit scenes, in a process of its own.
+    """Trains a config on digit scenes, in another process.
 
     Returns:
         The mean of total_loss over the first and the last five iterations, in words.

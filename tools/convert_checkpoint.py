@@ -2,8 +2,8 @@
 
     python tools/convert_checkpoint.py paa_r50_fpn_1x_coco.pth weights/paa_r50_1x.pth
 
-Such files can also be given to a config as they are. A file of two networks gets both of them;
-tools/export_network.py then takes one out.
+Configs can load such files unconverted, too. Of a file of two networks both are converted;
+tools/export_network.py exports one of them.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Trains a teacher, then a PAA and a LAD student on digit scenes, and compares them.
 
-Tables, pictures and curves go to output/demo/. A training that was interrupted goes on where it
-was; a finished one is not repeated. Remove output/demo to begin anew.
+Tables, pictures and curves go to output/demo/. An interrupted training is resumed; a finished one
+is not repeated. Remove output/demo to start again.
 """
 
 import json
@@ -33,12 +33,7 @@ def config_file(name: str) -> Path:
 
 
 def train(name: str, progress: tqdm) -> None:
-    """Trains and evaluates one config to the end, in a process of its own.
-
-    Args:
-        name: of the run.
-        progress: counts the iterations of all runs.
-    """
+    """Trains and evaluates one config in another process; ``progress`` counts all iterations."""
     folder = OUTPUT / name
     progress.set_description(f"{name:8}")
     start = progress.n
@@ -100,7 +95,7 @@ def main() -> None:
     begin = time.time()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
-        get_dataset_dicts(names=f"digits_{split}")  # made on first use, with a bar of its own
+        get_dataset_dicts(names=f"digits_{split}")  # generated on first use, with its own bar
     total = sum(LazyConfig.load(str(config_file(name))).train.max_iter for name in RUNS)
     with tqdm(total=total, unit="it", dynamic_ncols=True) as progress:
         for name in RUNS:

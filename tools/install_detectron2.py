@@ -3,7 +3,7 @@
 PyPI has no project ``detectron2``. The sdist ``pb1-detectron2==0.6`` holds the Python files of the
 upstream tag v0.6 byte for byte, but not the C++ sources, so it cannot be built as it is. This
 program fetches it with its hash checked, applies the FIXES that today's PyTorch, NumPy and Pillow
-need, and writes the wheel ``detectron2-0.6+purepython``. docs/install.md tells the whole story.
+need, and writes the wheel ``detectron2-0.6+purepython``. See docs/install.md.
 
     python tools/install_detectron2.py                    # install, unless detectron2 is there
     python tools/install_detectron2.py --wheel-dir DIR    # only build the wheel into DIR
@@ -37,7 +37,7 @@ WHEEL_NAME = f"detectron2-{VERSION}-py3-none-any.whl"
 
 
 class InstallError(Exception):
-    """What went wrong and how to mend it, in one line."""
+    """The problem and its remedy, in one line."""
 
 
 class Fix(NamedTuple):
@@ -381,11 +381,11 @@ def installed_version() -> str | None:
         return None
     try:
         module = importlib.import_module("detectron2")
-    except Exception as error:  # whatever a foreign build raises, the mending is the same
+    except Exception as error:  # whatever another build raises
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InstallError(
             f"detectron2 is installed but its import fails ({reason}): "
-            "mend it, or run pip uninstall detectron2"
+            "repair it, or run pip uninstall detectron2"
         ) from error
     try:
         return importlib.metadata.version("detectron2")

@@ -5,8 +5,8 @@
     python tools/study.py --table              only the table of what is stored
     python tools/study.py --cost               CPU time of a training step of each method
 
-Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated:
-remove its file for that. An interrupted one goes on where it was, as long as output/study is kept.
+Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated unless
+its file is removed. An interrupted one is resumed if output/study is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
 OUTPUT = Path("output/study")
 TEACHER = OUTPUT / "teacher_seed0/model_final.pth"
-# Of every student, so that all runs fit into an hour or two of two CPU cores.
+# Of every student, so that all runs take an hour or two on two CPU cores.
 SIZE = ["train.max_iter=400"]
 NETWORKS = ("student", "teacher")
 
@@ -98,7 +98,7 @@ def run(method: str, seed: int) -> None:
 
 
 def figures(folder: Path, method: str, seed: int) -> dict:
-    """Returns the figures of a finished run and what it ran with."""
+    """Returns the figures of a finished run and the versions that it used."""
     rows = read_metrics(folder / "metrics.json")
     metrics = {}
     for prefix in ("", *(f"{name}/" for name in NETWORKS)):
@@ -139,8 +139,8 @@ def table() -> str:
 def costs(methods: list[str], rounds: int = 7) -> str:
     """Returns the CPU time of a training step relative to PAA's, as a Markdown table.
 
-    The methods take turns on the same batch in one process, so that what else the machine does
-    touches all of them alike.
+    The methods take turns on the same batch in one process, so that other load on the machine
+    affects all alike.
     """
     configs = {name: LazyConfig.load(str(config_file(name))) for name in ["paa", *methods]}
     batch = next(iter(instantiate(configs["paa"].dataloader.train)))

@@ -21,20 +21,18 @@ def under_torchrun() -> bool:
 
 
 def check_processes(device: str, num_gpus: int, num_machines: int = 1) -> None:
-    """Checks that `launch` can start so many processes.
-
-    Raises:
-        ValueError: if it cannot.
-    """
+    """Raises ValueError if `launch` cannot start so many processes."""
     if under_torchrun() or num_gpus * num_machines <= 1:
         return
     if device == "cpu":
         raise ValueError(
-            f"--num-gpus {num_gpus} on {num_machines} machine(s) needs GPUs; several processes on "
-            "CPUs are started by: torchrun --nproc_per_node N train_net.py ..."
+            f"--num-gpus {num_gpus} on {num_machines} machine(s) needs GPUs; start several "
+            "processes on CPUs with: torchrun --nproc_per_node N train_net.py ..."
         )
     if num_gpus > torch.cuda.device_count():
-        raise ValueError(f"--num-gpus {num_gpus}: this machine has {torch.cuda.device_count()}")
+        raise ValueError(
+            f"--num-gpus {num_gpus}: this machine has {torch.cuda.device_count()}; ask for fewer"
+        )
 
 
 def launch(
@@ -57,9 +55,9 @@ def launch(
         args: its arguments.
         device: "cpu" or "cuda".
         num_gpus: processes to start on this machine; more than one needs GPUs.
-        num_machines: machines that start so many each.
-        machine_rank: which of them this one is.
-        dist_url: where the first machine listens.
+        num_machines: machines, each with so many processes.
+        machine_rank: index of this machine.
+        dist_url: address of the first machine.
     """
     if under_torchrun():
         _join_torchrun(device)
@@ -87,11 +85,11 @@ def _join_torchrun(device: str) -> None:
 
 
 def _create_local_process_group(processes_per_machine: int) -> None:
-    """Makes the group of this machine's processes; 0.6 does so only inside its ``launch``."""
+    """Creates the group of this machine's processes; 0.6 does so only inside its ``launch``."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(processes_per_machine)
         return
-    # Every process has to take part in making every group.
+    # Every process has to create every group.
     for first in range(0, comm.get_world_size(), processes_per_machine):
         ranks = list(range(first, first + processes_per_machine))
         group = distributed.new_group(ranks)
@@ -100,13 +98,7 @@ def _create_local_process_group(processes_per_machine: int) -> None:
 
 
 def create_ddp_model(model: nn.Module, *, device: str, **options: Any) -> nn.Module:
-    """Wraps a model in DistributedDataParallel where there are several processes.
-
-    Args:
-        model: on its device.
-        device: "cpu" or "cuda"; Detectron2 assumes GPUs.
-        options: as Detectron2's ``create_ddp_model``.
-    """
+    """Detectron2's ``create_ddp_model``, which assumes GPUs, on "cpu" too."""
     if device == "cpu":
         options["device_ids"] = None
     return detectron2_create_ddp_model(model, **options)

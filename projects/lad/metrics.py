@@ -8,9 +8,7 @@ from pathlib import Path
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """Reads a run's metrics.json: one dict per line.
-
-    A line that was cut off when the process was killed is left out.
+    """Reads a run's metrics.json: one dict per line, without lines that a kill has cut off.
 
     Raises:
         FileNotFoundError: if there is no such file.

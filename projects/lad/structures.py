@@ -1,10 +1,9 @@
-"""The tensors that travel between the parts of the project.
+"""The tensors that the parts of the project exchange.
 
 Shape letters, the same everywhere: N images in the batch, R anchors over all pyramid levels, K
 classes, G objects in the whole batch, P candidates in the whole batch, L pyramid levels, D
-regression outputs per anchor. Boxes are xyxy in pixels of the (augmented, padded) input. Everything
-is flat over the batch: an object or a candidate carries the index of its image, so that assignment
-needs no loop over images.
+regression outputs per anchor. Boxes are xyxy in pixels of the (augmented, padded) input. Objects
+and candidates are flat over the batch, each with the index of its image.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class BoxCoder(Protocol):
         """Returns the (..., 4) boxes that (..., D) outputs mean at (..., 4) anchors."""
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Returns the (..., 4) regression targets with which ``anchors`` become ``boxes``."""
+        """Returns the regression targets of (..., 4) boxes at (..., 4) anchors."""
 
 
 class Grid(NamedTuple):
@@ -57,8 +56,8 @@ class Anchors(NamedTuple):
         boxes: (R, 4) xyxy. A point detector's cells are boxes of one stride.
         num_per_level: anchors of each level; their sum is R.
         strides: pixels between neighboring cells of each level.
-        grids: the regular layout of levels with one square anchor per cell, which lets assigners
-            visit the anchors near an object only; None for any other anchors.
+        grids: the layout of levels with one square anchor per cell, for fast paths; None for other
+            anchors.
     """
 
     boxes: Tensor
@@ -67,15 +66,14 @@ class Anchors(NamedTuple):
     grids: tuple[Grid, ...] | None = None
 
     def valid(self, image_sizes: Tensor) -> Tensor:
-        """Returns (N, R) bool: the anchor's center lies inside the padded image.
+        """Returns (N, R) bool: the anchor's center lies inside the image padded to multiples of 32.
 
         Args:
-            image_sizes: (N, 2) heights and widths in pixels before padding; padded they are
-                multiples of 32.
+            image_sizes: (N, 2) heights and widths in pixels before padding.
         """
-        # Centers are multiples of half a pixel, up to rounding: compare four times the coordinate.
-        limits = pad_sizes(image_sizes) * 4 - 1
-        x, y = (self.boxes[:, :2] + self.boxes[:, 2:]).t() * 2
+        # Centers are multiples of a quarter pixel, up to rounding: compare in eighths.
+        limits = pad_sizes(image_sizes) * 8 - 1
+        x, y = (self.boxes[:, :2] + self.boxes[:, 2:]).t() * 4
         return (y < limits[:, :1]) & (x < limits[:, 1:])
 
     def per_anchor(self, values: tuple[int, ...]) -> Tensor:
@@ -92,7 +90,7 @@ def pad_sizes(image_sizes: Tensor) -> Tensor:
 
 
 class DensePredictions(NamedTuple):
-    """What a dense head predicts for every anchor.
+    """A dense head's predictions for every anchor.
 
     Attributes:
         scores: (N, R, K) class scores.
@@ -101,7 +99,7 @@ class DensePredictions(NamedTuple):
         regression: (N, R, D) outputs that ``coder`` turns into boxes.
         quality: (N, R) logits of the predicted IoU or centerness, None for heads without.
         anchors: R anchors.
-        coder: knows what the regression means.
+        coder: decodes the regression.
     """
 
     scores: Tensor
@@ -142,7 +140,7 @@ class DensePredictions(NamedTuple):
         return self._map(Tensor.detach)
 
     def float(self) -> DensePredictions:
-        """Returns the same predictions in float32: losses and costs are never computed in half."""
+        """Returns the same predictions in float32, as losses and costs need them."""
         return self._map(Tensor.float)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> DensePredictions:
@@ -154,7 +152,7 @@ class DensePredictions(NamedTuple):
 
 
 def _to(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copies to a GPU without waiting; a copy back is complete when it returns."""
+    """Copies to a GPU without waiting, to the CPU with waiting."""
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
@@ -175,10 +173,9 @@ class Targets(NamedTuple):
 
     @classmethod
     def from_instances(cls, instances: list[Instances]) -> Targets:
-        """Flattens Detectron2's per-image ground truth; objects without area are dropped.
+        """Flattens one Instances with gt_boxes and gt_classes per image.
 
-        Args:
-            instances: one per image, with ``gt_boxes`` and ``gt_classes``.
+        On the CPU, objects without area are dropped with a warning.
         """
         boxes = torch.cat([x.gt_boxes.tensor for x in instances]).float()
         classes = torch.cat([x.gt_classes for x in instances])
@@ -186,7 +183,7 @@ class Targets(NamedTuple):
         image = torch.repeat_interleave(torch.arange(len(instances)), counts).to(boxes.device)
         sizes = torch.tensor([x.image_size for x in instances], device=boxes.device)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        if boxes.device.type == "cpu" and not has_area.all():  # a GPU would have to be waited for
+        if boxes.device.type == "cpu" and not has_area.all():  # no wait for a GPU
             logger.warning("Dropped %d ground-truth boxes without area.", int((~has_area).sum()))
             boxes, classes, image = boxes[has_area], classes[has_area], image[has_area]
         return cls(boxes, classes, image, sizes)
@@ -197,9 +194,7 @@ class Targets(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The anchors that each object may claim, flat over the batch.
-
-    Ordered by object, then anchor: equal costs are decided by this order.
+    """The anchors that each object may claim, by object, then anchor: this order breaks ties.
 
     Attributes:
         image: (P,) int64 index of the image.
@@ -223,7 +218,7 @@ class Candidates(NamedTuple):
 
 
 class CandidateCosts(NamedTuple):
-    """What one network's predictions say about the candidates.
+    """One network's costs of the candidates.
 
     Attributes:
         cost: (P,) float32; lower is better.
@@ -234,7 +229,7 @@ class CandidateCosts(NamedTuple):
     iou: Tensor | None = None
 
     def where(self, mask: Tensor, other: CandidateCosts) -> CandidateCosts:
-        """Returns these costs where (P,) ``mask`` holds, else the other's, IoU included."""
+        """Returns these costs and IoUs where the (P,) mask is True, else the other's."""
         iou = None
         if self.iou is not None and other.iou is not None:
             iou = torch.where(mask, self.iou, other.iou)
@@ -242,13 +237,12 @@ class CandidateCosts(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What every anchor is trained to be.
+    """The labels of all anchors.
 
     Attributes:
         labels: (N, R) int64: 0..K-1 foreground class, K background, -1 ignored.
         gt: (N, R) int64: index of the matched object (0..G-1) where foreground, else -1.
-        cost: (P,) float32 costs of the candidates, a teacher's if there is one; None for a static
-            rule.
+        cost: (P,) float32 costs, a teacher's if there is one; None for a static rule.
     """
 
     labels: Tensor

@@ -1,4 +1,4 @@
-"""Pictures: ground truth beside detections, curves over a training, who taught when."""
+"""Pictures: ground truth beside detections, curves and teaching roles over a training."""
 
 from __future__ import annotations
 
@@ -43,12 +43,7 @@ def plot_curves(
 
 
 def plot_roles(metrics: str | Path, path: str | Path) -> None:
-    """Draws a role switch's indicators, and which network taught, over a training, as PNG.
-
-    Args:
-        metrics: the run's metrics.json.
-        path: of the PNG.
-    """
+    """Draws a run's indicators and teaching roles from its metrics.json as a PNG."""
     rows = read_metrics(metrics)
     figure = Figure(figsize=(8, 5), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)

@@ -1,4 +1,4 @@
-"""What holds for every assigner, alone and under label assignment distillation."""
+"""Properties of every assigner, alone and under label assignment distillation."""
 
 import math
 
@@ -110,7 +110,7 @@ def test_no_objects_are_all_background(assigner):
 
 
 @every
-def test_an_object_outside_the_image_disturbs_nobody(assigner):
+def test_an_object_outside_the_image_changes_no_labels(assigner):
     inside, outside = [10.0, 10, 60, 70], [900.0, 900, 910, 910]
     predictions = make_predictions(1, ANCHORS)
     alone = labels(assigner, predictions, make_targets([[inside]]))
@@ -158,7 +158,7 @@ def test_every_switch_works_where_objects_share_candidates(assigner, scope, indi
     assert record.student.isfinite() and record.teacher.isfinite()
     groups = switch.groups(candidates, targets, 3).of_candidate
     count = torch.bincount(groups)[groups]
-    assert (chosen | back)[count > 1].all(), "one of them is the fitter; on a tie the student"
+    assert (chosen | back)[count > 1].all(), "one of them teaches; on a tie the student"
     assert (chosen ^ back).double().mean() > 0.5
 
 
@@ -211,7 +211,7 @@ def test_anchors_without_a_regular_layout_get_the_same_labels(assigner):
 
 
 def test_a_static_assigner_cannot_be_taught():
-    message = "model.student.assigner: ATSSAssigner is static .* choose PAAAssigner"
+    message = "model.student.assigner: ATSSAssigner is static.* choose PAAAssigner"
     with pytest.raises(ValueError, match=message):
         LAD(**networks(EVERY["atss"]))
     with pytest.raises(ValueError, match=message):

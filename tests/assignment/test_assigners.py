@@ -115,7 +115,7 @@ def test_conflicts_do_not_depend_on_the_order_of_claims():
     assert len(kept.unique()) == len(kept) == len(pairs[1].unique()), "each anchor once"
 
 
-def test_conflicts_of_nobody():
+def test_no_claims_have_no_conflicts():
     none = make_candidates([], [])
     chosen = torch.full((2, 3), -1)
     left = resolve_conflicts(chosen >= 0, chosen, torch.zeros(0), none, ANCHORS, TWO)

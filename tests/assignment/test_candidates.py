@@ -143,6 +143,15 @@ def test_the_fast_path_of_regular_grids_gives_the_same_candidates(seed, offset):
     assert torch.equal(owners(anchors, targets), matrix_owners(anchors, targets))
 
 
+def test_a_level_without_a_valid_cell_does_not_hide_the_others():
+    # The only center of the second level, (64, 64), lies outside the padded image of 64 x 64.
+    anchors = grid_anchors(Grid(8, 8, 8, 8, 4), Grid(1, 1, 128, 128, 64))
+    targets = make_targets([[[-150.0, -150.0, 60.0, 60.0]]], [(64, 64)])
+    candidates = iou_candidates(anchors, targets)
+    assert len(candidates.gt) == 49, "anchors inside the box: centers 4 to 52 in x and in y"
+    assert same(candidates, iou_candidates(generic(anchors), targets))
+
+
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(3))
 def test_nine_anchors_per_cell(seed, offset):

@@ -135,7 +135,7 @@ def test_a_gpu_is_waited_for_once():
         ({"separation": "median"}, "separation='median': choose 'peak' or 'mean'"),
         ({"mixture": "cuda"}, "mixture='cuda': choose 'batched' or 'sklearn'"),
         ({"topk": 0}, "topk=0: at least one"),
-        ({"min_iou": 0}, "min_iou=0: candidates overlap"),
+        ({"min_iou": 0}, "min_iou=0: it has to be above 0"),
     ],
 )
 def test_bad_options_are_refused(options, message):

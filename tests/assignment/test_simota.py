@@ -109,7 +109,7 @@ def test_equals_the_papers_rule_object_by_object(seed):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"radius": -1}, "radius=-1: it is a distance"), ({"topk": 0}, "topk=0: k is the sum of")],
+    [({"radius": -1}, "radius=-1: it has to be 0"), ({"topk": 0}, "topk=0: k is the sum of")],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ scopes = pytest.mark.parametrize("scope", SCOPES)
 
 
 def decide(switch, student, teacher, image=None, gt=None, level=None, boxes=None, **options):
-    """Decides on candidates of one object on one level unless told otherwise."""
+    """Decides on candidates, by default of one object on one level."""
     count = len(student)
     candidates = make_candidates(gt or [0] * count, level or [0] * count, image)
     targets = make_targets([[BOX]] if boxes is None else boxes)
@@ -38,7 +38,7 @@ def test_the_higher_indicator_teaches():
 
 
 def test_scopes_decide_separately():
-    # Image 0, object 0: the student is fitter; image 1: object 1 the teacher, object 2 the student.
+    # The higher indicator: object 0 student; image 1: object 1 teacher, object 2 student.
     student, teacher = SPREAD + TIGHT + SPREAD, TIGHT + SPREAD + TIGHT
     image, gt = [0] * 3 + [1] * 6, [0] * 3 + [1] * 3 + [2] * 3
     scene = {"image": image, "gt": gt, "boxes": [[BOX], [BOX, BOX]]}

@@ -101,7 +101,7 @@ def test_equals_the_papers_rule_object_by_object(seed):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"beta": -6}, "alpha=1.0, beta=-6: exponents"), ({"topk": 0}, "topk=0: an object takes")],
+    [({"beta": -6}, "alpha=1.0, beta=-6: both have"), ({"topk": 0}, "topk=0: an object takes")],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -100,7 +100,7 @@ class Network(nn.Module):
         self.head = PAAHead(in_channels=32, num_classes=3, channels=32, objectness=objectness)
 
 
-def randomise(model):
+def randomize(model):
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.normal_()
@@ -133,7 +133,7 @@ def assert_same(state, expected):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_mmdetection_file_comes_back(name):
     torch.manual_seed(0)
-    source = randomise(Network(BACKBONES[name]()))
+    source = randomize(Network(BACKBONES[name]()))
     model = Network(BACKBONES[name]())
     state = mmdetection_state(source)
     report = load_state(model, state, complete=True)
@@ -143,7 +143,7 @@ def test_mmdetection_file_comes_back(name):
 
 
 def test_swin_of_its_authors_in_a_detector_comes_back():
-    source = randomise(Network(BACKBONES["Swin"]()))
+    source = randomize(Network(BACKBONES["Swin"]()))
     state = mmdetection_state(source, SWIN_AUTHORS)
     state["backbone.layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(49, 49)
     model = Network(BACKBONES["Swin"]())
@@ -197,8 +197,8 @@ class Pair(nn.Module):
 def two_networks(prefix):
     """A student with COP, its teacher without, and their file in the layout of CoLAD's authors."""
     torch.manual_seed(0)
-    student = randomise(make_paa(objectness=ConditionalObjectness(channels=32)))
-    teacher = randomise(make_paa())
+    student = randomize(make_paa(objectness=ConditionalObjectness(channels=32)))
+    teacher = randomize(make_paa())
     state = mmdetection_state(student)
     state["bbox_head.objectness.weight"] = torch.zeros(1, 32, 3, 3)  # COP's files carry it
     state |= {prefix + key: value for key, value in mmdetection_state(teacher).items()}
@@ -230,7 +230,7 @@ def test_first_of_two_networks_goes_to_a_plain_model(prefix):
 
 def test_iop_comes_back_and_files_of_heads_without_quality_are_loaded():
     torch.manual_seed(0)
-    source = randomise(make_paa(objectness=ImplicitObjectness(channels=32)))
+    source = randomize(make_paa(objectness=ImplicitObjectness(channels=32)))
     state = mmdetection_state(source)
     model = make_paa(objectness=ImplicitObjectness(channels=32), quality=False)
     report = load_state(model, state, complete=True)

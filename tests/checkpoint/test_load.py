@@ -1,4 +1,4 @@
-"""Weights of every origin, and the one line that a useless file gives."""
+"""Weights of every origin, and one-line errors for useless files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lad.modeling.network import ModelInfo
 
 
 class Detector(nn.Module):
-    """What a PAA looks like to a checkpoint."""
+    """A module with the weights' names of a PAA detector."""
 
     def __init__(self, classes=3, anchors=((8, 64), (16, 128))):
         super().__init__()

@@ -23,7 +23,7 @@ def test_golden_scene(sources):
     assert scene.image.shape == (96, 96, 3) and scene.image.dtype == np.uint8
     assert scene.boxes.tolist() == [[52, 9, 26, 52], [7, 9, 38, 54]]
     assert scene.classes.tolist() == [1, 0]
-    # The photos come from JPEG files, so decoders may differ by a grey level.
+    # The photos come from JPEG files, so decoders may differ by a gray level.
     assert scene.image.mean() == pytest.approx(84.36, abs=0.5)
 
 
@@ -73,9 +73,9 @@ def test_scenes_vary_as_described(scenes):
 
 
 def test_boxes_are_tight_and_digits_contrast_with_a_plain_photo(sources):
-    grey = sources["train"]._replace(photos=[np.full((200, 200, 3), 120, np.uint8)])
+    gray = sources["train"]._replace(photos=[np.full((200, 200, 3), 120, np.uint8)])
     for index in range(10):
-        scene = make_scene(grey, "train", index, image_size=160, seed=0)
+        scene = make_scene(gray, "train", index, image_size=160, seed=0)
         background = np.median(scene.image, axis=(0, 1))
         ink = (np.abs(scene.image - background) > 3).any(axis=2)
         covered = np.zeros((160, 160), bool)

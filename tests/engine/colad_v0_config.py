@@ -1,4 +1,4 @@
-"""What wrote tests/data/checkpoints/colad_v0.pth."""
+"""The config that wrote tests/data/checkpoints/colad_v0.pth."""
 
 from ...configs.common.models.distillation import colad, stdmean_switch
 from ...configs.common.models.paa import paa_small

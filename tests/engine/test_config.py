@@ -1,4 +1,4 @@
-"""Overrides: what is applied, and the one line that a mistake gives."""
+"""Overrides, and one-line errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -56,6 +56,14 @@ def test_override_is_applied(override, key, value):
     for part in key.split("."):
         config = config[int(part)] if part.isdecimal() else config[part]
     assert config == value
+
+
+def test_another_part_replaces_the_old_one_with_its_keys():
+    config = load("lr_multiplier.scheduler={_target_:fvcore.common.ConstantParamScheduler,value:1}")
+    assert dict(config.lr_multiplier.scheduler) == {
+        "_target_": "fvcore.common.ConstantParamScheduler",
+        "value": 1,
+    }
 
 
 @pytest.mark.parametrize(

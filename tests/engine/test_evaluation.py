@@ -10,7 +10,7 @@ from toy_training import PairModel, ToyEvaluator, ToyModel, ToyTestLoader
 
 
 class Remember(ToyEvaluator):
-    """Keeps the folders that evaluators were given."""
+    """Keeps the evaluators' output folders."""
 
     folders: list = []
 

@@ -70,7 +70,7 @@ def test_folder_of_another_run_is_refused_unless_resumed(config, run):
 
 def test_output_folder_that_cannot_be_made(config, tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(ValueError, match=r"train.output_dir=.*run: cannot be made \(File exists\)"):
+    with pytest.raises(ValueError, match=r"train.output_dir=.*run: cannot be created \(File"):
         check_run(config, resume=False, eval_only=False)
 
 

@@ -104,6 +104,19 @@ def test_any_assigner_replaces_the_static_rule(make, assigner):
     assert len(assignment.gt.unique()) > 2, "objects have positives"
 
 
+@pytest.mark.parametrize("make", [make_retinanet, make_fcos])
+@pytest.mark.parametrize("assigner", [None, ASSIGNERS["paa"]], ids=["static", "paa"])
+def test_losses_are_float32_under_autocast(make, assigner):
+    model = make(0, assigner=assigner)
+    expected = step(copy.deepcopy(model))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = step(model)
+    for name, value in expected.items():
+        assert losses[name].dtype == torch.float32
+        if assigner is None:  # else other predictions make other labels
+            torch.testing.assert_close(losses[name], value, rtol=0.05, atol=0.01)
+
+
 def test_the_predictions_are_decoded_as_detectron2_does():
     for model in (make_retinanet(0), make_fcos(0)):
         output = model.run(model.preprocess_image(BATCH))

@@ -100,7 +100,7 @@ def test_no_anchors(coder):
     ("coder", "options", "message"),
     [
         (DistanceCoder, {"units_per_side": 0}, "units_per_side=0: it has to be positive"),
-        (DistributionCoder, {"num_bins": 1}, "num_bins=1: a distance lies between two bins"),
+        (DistributionCoder, {"num_bins": 1}, "num_bins=1: it has to be at least 2"),
     ],
 )
 def test_bad_options_are_refused(coder, options, message):

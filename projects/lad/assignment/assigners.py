@@ -1,4 +1,4 @@
-"""From costs to labels: what every assigner shares."""
+"""The base of all assigners, from costs to labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lad.structures import Anchors, Assignment, CandidateCosts, Candidates, Targ
 
 
 class LabelAssigner(ABC):
-    """Decides what every anchor is trained to be.
+    """Assigns a label to every anchor.
 
     Args:
         cost: makes one cost per candidate from a network's predictions.
@@ -27,15 +27,12 @@ class LabelAssigner(ABC):
 
     @property
     def is_static(self) -> bool:
-        """Whether the labels depend on geometry alone, so that no network can teach them."""
+        """Whether the labels depend on geometry alone, so that no teacher can change them."""
         return isinstance(self.cost, NoCost)
 
     @abstractmethod
     def candidates(self, anchors: Anchors, targets: Targets) -> Candidates:
-        """Returns the anchors that each object may claim, on the anchors' device.
-
-        From geometry alone, so that two networks with these anchors share them.
-        """
+        """Returns the anchors that each object may claim, from geometry, on the anchors' device."""
 
     @torch.no_grad()
     def assign(
@@ -44,9 +41,8 @@ class LabelAssigner(ABC):
         """Returns the labels of all anchors.
 
         Args:
-            costs: of P candidates. Costs that are not finite come from a diverged network; they
-                count as the lowest, so that their candidates become positives and the loss reports
-                the divergence.
+            costs: of P candidates. Costs that are not finite come from a diverged network. They
+                count as the lowest: their candidates become positives and the loss reports it.
             candidates: P candidates.
             anchors: R anchors.
             targets: G objects of N images, on the anchors' device.
@@ -63,24 +59,18 @@ class LabelAssigner(ABC):
     def choose(
         self, costs: CandidateCosts, candidates: Candidates, anchors: Anchors, targets: Targets
     ) -> tuple[Tensor, Tensor]:
-        """Returns chosen candidates and which of them are positives.
-
-        Args:
-            costs: of P candidates, without NaN.
-            candidates: P candidates.
-            anchors: R anchors.
-            targets: G objects of N images.
+        """Chooses positives; arguments as for `assign`, the costs without NaN.
 
         Returns:
-            Indices into the candidates, -1 for none, of any shape, and bool of that shape; no
-            anchor is positive twice.
+            Indices into the candidates, -1 for none, of any shape, and bool of that shape: which of
+            them are positives. No anchor is positive twice.
         """
 
 
 def cheapest_per_level(
     cost: Tensor, candidates: Candidates, num_objects: int, num_levels: int, topk: int
 ) -> Tensor:
-    """Each object's `topk` cheapest candidates of every level, ascending over the levels.
+    """Returns each object's `topk` cheapest candidates of every level, ascending over the levels.
 
     Example:
         Costs 5, 1, 2, 4 of one object's candidates, the first three on level 0, the last on level
@@ -114,10 +104,9 @@ def cheapest_per_level(
 
 
 def _order(group: Tensor, cost: Tensor) -> Tensor:
-    """The (P,) order by group, then cost; ties keep their order."""
+    """Returns the (P,) order by group, then cost; ties keep their order."""
     if cost.device.type == "cpu":
-        # NumPy orders complex numbers by their real, then their imaginary parts: a third of the
-        # time of two sorts, which would be a fifth of an assignment with many objects.
+        # NumPy sorts complex numbers by real, then imaginary part: a third of two sorts' time.
         key = np.empty(len(cost), dtype=np.complex128)
         key.real, key.imag = group.numpy(), cost.numpy()
         return torch.from_numpy(key.argsort(kind="stable"))
@@ -128,10 +117,7 @@ def _order(group: Tensor, cost: Tensor) -> Tensor:
 def cheapest_per_object(
     cost: Tensor, candidates: Candidates, num_objects: int, topk: int
 ) -> Tensor:
-    """Each object's `topk` cheapest candidates of all levels together, ascending.
-
-    Args and returns as `cheapest_per_level` with one level.
-    """
+    """Returns (G, topk) as `cheapest_per_level`, all levels counted as one."""
     one_level = candidates._replace(level=torch.zeros_like(candidates.level))
     return cheapest_per_level(cost, one_level, num_objects, 1, topk)
 
@@ -144,25 +130,25 @@ def resolve_conflicts(
     anchors: Anchors,
     targets: Targets,
 ) -> Tensor:
-    """Leaves an anchor that several objects claim to the one with the lowest value.
+    """Gives an anchor that several objects claim to the one with the lowest value.
 
     Args:
         positive: bool, the shape of ``chosen``: the claims.
         chosen: indices into the candidates, -1 for none.
-        value: (P,) without NaN. Of equal values the earlier object's counts as the lower.
+        value: (P,) without NaN. On a tie the earlier object wins.
         candidates: P candidates.
         anchors: R anchors.
         targets: G objects of N images.
 
     Returns:
-        Bool of the same shape: the claims that are left, no anchor twice.
+        Bool of the same shape: the remaining claims, one per anchor.
     """
     if not len(value):
         return positive
     index = chosen.clamp(min=0).flatten()
     gt, value = candidates.gt[index], value[index]
     num_slots, num_objects = len(targets.image_sizes) * len(anchors.boxes), len(targets.boxes)
-    # What is no claim goes to one more slot at the end.
+    # The slot after the last takes what is not claimed.
     slot = candidates.slot(len(anchors.boxes))[index]
     slot = torch.where(positive.flatten(), slot, num_slots)
     lowest = value.new_full((num_slots + 1,), math.inf).scatter_reduce_(0, slot, value, "amin")
@@ -179,19 +165,14 @@ def label_anchors(
     targets: Targets,
     num_classes: int,
 ) -> Assignment:
-    """Writes positives as labels; other anchors are background, those in the padding ignored.
+    """Labels positives with their classes, padding -1 (ignored) and other anchors K (background).
 
-    Args:
-        positive: bool, the shape of ``chosen``; no anchor twice (see `resolve_conflicts`).
-        chosen: indices into the candidates, -1 for none.
-        candidates: P candidates.
-        anchors: R anchors.
-        targets: G objects of N images.
-        num_classes: K, the background's label.
+    ``chosen`` holds indices into the candidates, -1 for none; ``positive`` is bool of that shape,
+    at most one per anchor.
     """
     valid = anchors.valid(targets.image_sizes)
     num_slots = valid.numel()
-    # What is no positive is written to one more slot at the end.
+    # The slot after the last takes what is not positive.
     labels = torch.full((num_slots + 1,), num_classes, device=valid.device)
     labels[:num_slots].masked_fill_(~valid.flatten(), -1)
     gt = torch.full_like(labels, -1)

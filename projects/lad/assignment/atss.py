@@ -15,12 +15,11 @@ from lad.structures import Anchors, CandidateCosts, Candidates, Targets
 class ATSSAssigner(LabelAssigner):
     """Adaptive training sample selection (ATSS, arXiv 1912.02424, section 3.2, algorithm 1).
 
-    Candidates are, on each level, the anchors nearest to the object's center. Positive are those
-    whose IoU with the object is at least mean + standard deviation (unbiased; that of one candidate
-    is 0) of the object's candidates and whose center lies inside the box. An anchor that several
-    objects claim goes to the highest IoU. An object too small to contain a center has no positives.
-
-    The assignment is static: there is no cost that a teacher could give.
+    The candidates are the anchors nearest to the object's center on each level. A candidate is
+    positive if its center lies inside the box and its IoU is at least mean + standard deviation
+    (unbiased; 0 for one candidate) of the object's candidates. An anchor that several objects claim
+    goes to the highest IoU. An object too small to contain a center has no positives. The
+    assignment is static: a teacher cannot change it.
 
     Args:
         num_classes: K, the background's label.
@@ -37,13 +36,13 @@ class ATSSAssigner(LabelAssigner):
         self.topk = topk
 
     def candidates(self, anchors: Anchors, targets: Targets) -> Candidates:
-        """Returns the nearest anchors; of equally near anchors the earlier ones."""
+        """Returns the anchors nearest to each object's center."""
         return nearest_candidates(anchors, targets, topk=self.topk)
 
     def choose(
         self, costs: CandidateCosts, candidates: Candidates, anchors: Anchors, targets: Targets
     ) -> tuple[Tensor, Tensor]:
-        """Returns all candidates, (P,), and the mask of positives; the costs are not used."""
+        """Returns all candidates, (P,), and the mask of positives; the costs are unused."""
         gt, boxes = candidates.gt, targets.boxes[candidates.gt]
         iou = paired_iou(anchors.boxes[candidates.anchor], boxes)
         enough = iou >= overlap_threshold(iou.double(), gt, len(targets.boxes))[gt]
@@ -56,7 +55,7 @@ class ATSSAssigner(LabelAssigner):
 
 
 def overlap_threshold(iou: Tensor, gt: Tensor, num_objects: int) -> Tensor:
-    """Returns the (G,) mean + standard deviation of each object's IoUs, (P,) float64 of (P,) gt."""
+    """Returns (G,) mean + standard deviation of each object's IoUs, from (P,) float64 and gt."""
 
     def total(values: Tensor) -> Tensor:
         return values.new_zeros(num_objects).index_add_(0, gt, values)

@@ -18,10 +18,10 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
 
     An anchor belongs to the object with the highest IoU, if that IoU is at least `min_iou`; on a
     tie to the earlier object. In addition every object claims the anchors that tie at its own
-    highest IoU, however low; of several objects that claim one anchor so, the later one wins.
+    highest IoU, however low. If several objects claim one anchor so, the later one wins.
 
-    On regular grids only the cells near an object are visited (`window_pairs`), on the CPU: with
-    targets there a GPU is not waited for. Other anchors go through the matrix of all IoUs.
+    On regular grids only the cells near an object are visited (`window_pairs`), on the CPU, which
+    does not wait for the GPU if the targets are there. Other anchors use the matrix of all IoUs.
 
     Example:
         IoUs of three objects with four anchors, `min_iou` 0.1::
@@ -31,7 +31,7 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
             object 1  0.00  0.20  0.06  0.00   -> anchor 1, its best: that counts more than 0.30
             object 2  0.00  0.00  0.05  0.08   -> anchor 3, its best, although below 0.1
 
-        Nobody claims anchor 2: 0.06 is below 0.1 and not object 1's best.
+        Anchor 2 is no candidate: 0.06 is below 0.1 and not object 1's best.
 
     Args:
         anchors: the anchors of the batch's feature maps.
@@ -61,12 +61,7 @@ def resolve_claims(
 ) -> Tensor:
     """Returns (P,) bool: which pairs of object and anchor the rule of `iou_candidates` keeps.
 
-    Args:
-        iou: (P,) of the pairs.
-        pairs: at least all pairs whose IoU reaches `min_iou` or is the object's highest.
-        targets: G objects in N images.
-        num_anchors: R.
-        min_iou: as in `iou_candidates`.
+    ``pairs`` has at least those whose (P,) ``iou`` reaches `min_iou` or is the object's highest.
     """
     slot, gt = pairs.slot(num_anchors), pairs.gt
     num_slots = len(targets.image_sizes) * num_anchors
@@ -90,10 +85,9 @@ def window_pairs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns every pair of object and anchor that can be a candidate, and few others.
 
-    An IoU of at least t of two boxes with areas A and B needs an intersection of at least
-    t (A + B) / (1 + t). The overlap in one direction is at most the shorter side, so the overlap in
-    the other direction has to reach the intersection divided by that side. On a grid this leaves a
-    window of cells per object and level.
+    An IoU of t between boxes of areas A and B needs an intersection of t (A + B) / (1 + t). The
+    overlap in one direction is at most the shorter side, so the overlap in the other has to reach
+    the intersection divided by that side. This leaves a window of cells per object and level.
 
     Example:
         An object of 40 x 40 pixels centered at (100, 60); anchors of side 64, stride 8; t = 0.5.
@@ -105,7 +99,7 @@ def window_pairs(
     Args:
         grids: L levels.
         targets: G objects in N images, on the CPU.
-        min_iou: t; an object that no anchor overlaps so much takes the IoU of the nearest anchor.
+        min_iou: t. For an object that no anchor overlaps so much, t is its nearest anchor's IoU.
 
     Returns:
         (P,) object, level and anchor of each pair, ordered so, and its (P, 4) anchor box.
@@ -124,6 +118,7 @@ def window_pairs(
 
     areas = (right - left) * (bottom - top) + side**2
     common = overlap_at_nearest(left, right, columns) * overlap_at_nearest(top, bottom, rows)
+    common = common * ((rows > 0) & (columns > 0))  # a level may have no valid cell
     # A lower bound of the object's highest IoU: the anchors that tie there stay inside the window.
     reachable = (common / (areas - common)).amax(dim=1, keepdim=True)
     threshold = reachable.clamp(max=min_iou) * (1 - _SLACK)
@@ -178,15 +173,10 @@ def _grid_tensors(grids: tuple[Grid, ...]) -> tuple[Tensor, ...]:
 
 
 def center_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0) -> Candidates:
-    """Returns the anchors whose center lies inside an object's box or close to the box's center.
+    """Returns the anchors whose center lies inside an object's box or near the box's center.
 
-    An anchor may be the candidate of several objects. Ordered by object and anchor.
-
-    Args:
-        anchors: the anchors of the batch's feature maps.
-        targets: G objects in N images.
-        radius: in strides of the anchor's level: anchors whose center is less than this away from
-            the center of the box, in x and in y, are candidates too.
+    Near is less than ``radius`` strides of the anchor's level away, in x and in y. An anchor may be
+    the candidate of several objects.
     """
     targets = targets.to(anchors.boxes.device)
     x, y = centers(anchors).t()
@@ -200,15 +190,10 @@ def center_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0
 
 
 def nearest_candidates(anchors: Anchors, targets: Targets, *, topk: int) -> Candidates:
-    """Returns each object's `topk` nearest valid anchors of every level, by their centers.
+    """Returns the `topk` valid anchors per object and level whose centers are nearest to its own.
 
-    An anchor may be the candidate of several objects; of anchors equally near the earlier ones are
-    taken. Ordered by object and anchor.
-
-    Args:
-        anchors: the anchors of the batch's feature maps.
-        targets: G objects in N images.
-        topk: how many to take per object and level.
+    Of equally near anchors the earlier ones are taken. An anchor may be the candidate of several
+    objects.
     """
     targets = targets.to(anchors.boxes.device)
     boxes = targets.boxes.double()
@@ -226,7 +211,7 @@ def nearest_candidates(anchors: Anchors, targets: Targets, *, topk: int) -> Cand
 
 
 def _candidates(keep: Tensor, anchors: Anchors, targets: Targets) -> Candidates:
-    """The candidates that a (G, R) mask marks."""
+    """Returns the candidates that a (G, R) mask marks, ordered by object and anchor."""
     gt, anchor = keep.nonzero(as_tuple=True)
     level = anchors.per_anchor(tuple(range(len(anchors.strides))))[anchor]
     return Candidates(targets.image[gt], anchor, gt, level)
@@ -239,5 +224,5 @@ def centers(anchors: Anchors) -> Tensor:
 
 
 def _rows(boxes: Tensor, index: Tensor) -> Tensor:
-    """The (P, 4) boxes at (P,) indices, one coordinate of all after the other in memory: faster."""
+    """Returns the (P, 4) boxes at (P,) indices, each coordinate contiguous in memory: faster."""
     return boxes.t().contiguous().index_select(1, index).t()

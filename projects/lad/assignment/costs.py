@@ -13,7 +13,7 @@ from lad.structures import CandidateCosts, Candidates, DensePredictions, Targets
 
 
 class AssignmentCost(ABC):
-    """Scores every candidate from predictions; lower is better. Whose predictions is the method."""
+    """Scores every candidate from a network's predictions; lower is better."""
 
     @torch.no_grad()
     def __call__(
@@ -21,10 +21,8 @@ class AssignmentCost(ABC):
     ) -> CandidateCosts:
         """Returns the costs of P candidates, computed in float32 also under autocast.
 
-        Args:
-            predictions: of any network with the candidates' anchors and the targets' classes.
-            targets: the G objects, on the device of the predictions.
-            candidates: on the device of the predictions.
+        The predictions may be any network's with the same anchors and classes. Targets and
+        candidates are on their device.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             at = candidates.image, candidates.anchor
@@ -52,7 +50,7 @@ class AssignmentCost(ABC):
 
 
 class NoCost(AssignmentCost):
-    """Zeros: a static assigner uses no predictions, so no network can teach it."""
+    """Zeros, for static assigners: they use no predictions, so no teacher can change them."""
 
     def cost(
         self, scores: Tensor, activation: str, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
@@ -69,7 +67,7 @@ class PAACost(AssignmentCost):
 
     Args:
         box_cost: "giou" or "iou".
-        box_weight: of 1 - that overlap.
+        box_weight: of 1 - GIoU or 1 - IoU.
         alpha: of the focal loss.
         gamma: of the focal loss.
 

@@ -1,7 +1,7 @@
-"""How fit a network is to teach, from the costs that it gives the candidates (LAD paper 3.4).
+"""Indicators of the better teacher, from each network's costs (LAD paper 3.4).
 
-An indicator reduces costs to sums, group by group, and sums to a value. Sums of several processes
-add up, so a decision over all ranks needs one reduction and nothing else.
+An indicator reduces costs to sums per group, and sums to a value. Sums add up over processes, so a
+decision over all ranks needs one reduction.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lad.structures import Candidates
 
 
 class Groups(NamedTuple):
-    """The sets of candidates that are decided on together.
+    """The sets of candidates that share a decision.
 
     Attributes:
         of_candidate: (P,) int64 group of each candidate.
-        members: (E,) int64 objects that belong to `member_group`, pairwise; an object may be in
-            several groups (its levels), a group may have several objects (its image).
-        member_group: (E,) int64.
-        number: how many groups there are.
+        members: (E,) int64 objects. An object may be in several groups (its levels), a group may
+            have several objects (its image).
+        member_group: (E,) int64 group of each member.
+        number: of groups.
         num_objects: G.
         num_levels: L.
     """
@@ -44,7 +44,7 @@ class Groups(NamedTuple):
 
 
 class Indicator(ABC):
-    """A measure of fitness; the higher, the better the teacher."""
+    """The network with the higher indicator is the better teacher."""
 
     @abstractmethod
     def sums(self, cost: Tensor, candidates: Candidates, groups: Groups) -> Tensor:
@@ -70,9 +70,9 @@ class StdMean(Indicator):
 
 
 def mean_and_std(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation from (..., 3) count, sum and sum of squares.
+    """Returns mean and unbiased standard deviation from (..., 3) count, sum and sum of squares.
 
-    The mean of nothing and the deviation of fewer than two values are NaN.
+    Without values the mean is NaN; with fewer than two the deviation is.
     """
     count, total, squares = sums.unbind(dim=-1)
     mean = total / count
@@ -83,8 +83,8 @@ def mean_and_std(sums: Tensor) -> tuple[Tensor, Tensor]:
 class Fisher(Indicator):
     """(mu+ - mu-)^2 / (s+^2 + s-^2) of an object's two-Gaussian fit (LAD paper, equation 5).
 
-    The fit is the assigner's: over the object's cheapest candidates of each level. A group has the
-    mean of its objects; a level has its object's.
+    The fit is the assigner's: over the object's cheapest candidates of each level. A group's value
+    is the mean over its objects, a level's is its object's.
 
     Args:
         topk: candidates of each object and level that enter the fit.

@@ -2,8 +2,7 @@
 
 The same model, initialization, regularization and convergence rule as scikit-learn's
 ``GaussianMixture(2, covariance_type="full", tol=1e-3, max_iter=100, reg_covar=1e-6)`` with start
-means at the minimum and maximum, start weights 1/2 and start precisions 1. In one dimension "full"
-and "diag" are the same model; computing in float64 makes the result independent of the form.
+means at the minimum and maximum, start weights 1/2 and start precisions 1, computed in float64.
 """
 
 from __future__ import annotations
@@ -48,17 +47,16 @@ class MixtureFit(NamedTuple):
 def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
     """Fits every row's mixture by expectation maximization; each row stops by its own rule.
 
-    In NumPy: PyTorch's operations on so few numbers are mostly overhead. Rows leave the computation
-    when they have converged; most do within ten iterations.
+    It uses NumPy, since PyTorch's overhead dominates on so few numbers. Converged rows leave the
+    computation, most within ten iterations.
 
     Example:
         The row [0.9, 1.0, 1.1, 4.9, 5.0, 5.1] gives means 1 and 5, variances 0.02 / 3 + 1e-6,
         weights 1/2, and ``lower`` True for the first three samples.
 
     Args:
-        samples: (B, T) values, finite where present; those of a GPU are copied.
-        present: (B, T) bool: False marks padding. Rows without samples give arbitrary finite
-            values.
+        samples: (B, T) values, finite where present, on any device.
+        present: (B, T) bool; False is padding. Rows without samples give arbitrary finite values.
 
     Returns:
         The fits, on the CPU.
@@ -117,10 +115,7 @@ def fit_mixtures(samples: Tensor, present: Tensor) -> MixtureFit:
 
 
 def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
-    """The reference for `fit_mixtures`: one scikit-learn fit per row, on the CPU. Slow.
-
-    Rows with fewer than two samples, which scikit-learn refuses, are left to `fit_mixtures`.
-    """
+    """The slow reference for `fit_mixtures`: a scikit-learn fit per row of two or more samples."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -151,14 +146,9 @@ def fit_mixtures_sklearn(samples: Tensor, present: Tensor) -> MixtureFit:
 
 
 def _log_joint(squared: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Logarithm of the weighted densities of both components, up to the constant -log(2 pi) / 2.
+    """Returns (2, B, T) log weighted densities of both components, without -log(2 pi) / 2.
 
-    Args:
-        squared: (2, B, T) squared distances to the means.
-        parameters: (3, 2, B) means, variances and weights.
-
-    Returns:
-        (2, B, T).
+    From (2, B, T) squared distances to the means and (3, 2, B) means, variances and weights.
     """
     _, variances, weights = parameters
     log_joint = squared * (-0.5 / variances)[..., None]

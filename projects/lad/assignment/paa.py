@@ -17,9 +17,9 @@ from lad.structures import Anchors, CandidateCosts, Candidates, Targets
 class PAAAssigner(LabelAssigner):
     """Probabilistic anchor assignment (PAA, arXiv 2007.08103, section 3.2).
 
-    Per object the `topk` cheapest candidates of a level; a two-Gaussian mixture over their costs;
-    positives are the candidates of the lower Gaussian up to the one with the highest density
-    (``separation="peak"``, the released code) or those not above its mean (``"mean"``, the LAD
+    A two-Gaussian mixture is fitted to the costs of each object's `topk` cheapest candidates of
+    every level. Positives are the candidates of the lower Gaussian up to the one with the highest
+    density (``separation="peak"``, the released code) or up to its mean (``"mean"``, the LAD
     paper's text).
 
     Args:
@@ -53,7 +53,7 @@ class PAAAssigner(LabelAssigner):
         if mixture not in mixtures:
             raise ValueError(f"mixture={mixture!r}: choose 'batched' or 'sklearn'")
         if min_iou <= 0:
-            raise ValueError(f"min_iou={min_iou}: candidates overlap their object, give above 0")
+            raise ValueError(f"min_iou={min_iou}: it has to be above 0")
         if topk < 1:
             raise ValueError(f"topk={topk}: at least one candidate per level is needed")
         super().__init__(cost=cost, num_classes=num_classes)
@@ -81,8 +81,8 @@ class PAAAssigner(LabelAssigner):
         present = chosen >= 0
         if not len(cost):
             return present
-        # The one place where a GPU is waited for: NumPy fits a few thousand numbers in a
-        # millisecond, a GPU would need thousands of kernel launches.
+        # The only wait for the GPU: NumPy fits a few thousand numbers in a millisecond, a GPU would
+        # need thousands of kernel launches.
         samples = cost[chosen.clamp(min=0)].masked_fill(~present, math.inf).cpu()
         present, diverged = samples.isfinite(), samples == -math.inf
         fit = self.fit(samples.masked_fill(samples.isinf(), 0.0), present)

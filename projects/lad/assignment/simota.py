@@ -1,4 +1,4 @@
-"""SimOTA: each object takes its cheapest anchors, as many as fit it well (arXiv 2107.08430)."""
+"""SimOTA: each object takes its k cheapest anchors, k by their IoUs (arXiv 2107.08430)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPS = 1e-8
 class SimOTACost(AssignmentCost):
     """Cross-entropy of all classes plus a multiple of -log IoU.
 
-    The IoU is at least 1e-8 in the logarithm, logarithms of probabilities at least -100.
+    The IoU is clamped to at least 1e-8, logarithms of probabilities to at least -100.
 
     Args:
         iou_weight: of -log IoU.
@@ -46,16 +46,15 @@ class SimOTACost(AssignmentCost):
 class SimOTAAssigner(LabelAssigner):
     """Simplified optimal transport assignment (SimOTA: YOLOX, arXiv 2107.08430, section 2.1).
 
-    Candidates are the anchors whose center lies inside the box or close to the box's center. An
-    object takes its k cheapest, k being the sum of its best IoUs, rounded down, and at least 1. An
-    anchor that several objects take goes to the one with the lowest cost, so that an object may
-    end with fewer than k.
+    Candidates are the anchors whose center lies inside the box or near the box's center. An object
+    takes its k cheapest; k is the sum of its best IoUs, rounded down, at least 1. An anchor that
+    several objects take goes to the one with the lowest cost: an object may keep fewer than k.
 
     Args:
         num_classes: K, the background's label.
         iou_weight: of -log IoU in the cost.
         radius: in strides, how close to the box's center an anchor outside the box may be.
-        topk: number of best IoUs that are summed for k.
+        topk: number of IoUs in the sum.
 
     Raises:
         ValueError: when radius is negative or topk < 1.
@@ -65,7 +64,7 @@ class SimOTAAssigner(LabelAssigner):
         self, *, num_classes: int, iou_weight: float = 3.0, radius: float = 2.5, topk: int = 10
     ):
         if radius < 0:
-            raise ValueError(f"radius={radius}: it is a distance in strides, 0 or more")
+            raise ValueError(f"radius={radius}: it has to be 0 or more strides")
         if topk < 1:
             raise ValueError(f"topk={topk}: k is the sum of at least one IoU")
         super().__init__(cost=SimOTACost(iou_weight=iou_weight), num_classes=num_classes)

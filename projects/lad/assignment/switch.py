@@ -15,13 +15,13 @@ SCOPES = ("iteration", "image", "object", "level")
 
 
 class SwitchRecord(NamedTuple):
-    """What one step decided; scalars.
+    """The decisions of one step, as scalars.
 
     Attributes:
-        student: the student's indicator, the mean over the groups that have one.
+        student: the student's indicator, mean over the groups that have one.
         teacher: the teacher's.
-        student_share: share of decisions for the student: mean over the groups of an image, then
-            over images. Except with scope iteration, of this process's images alone.
+        student_share: share of decisions for the student, mean over the groups of an image, then
+            over this process's images.
         student_teaches: scope iteration's decision; False with other scopes.
     """
 
@@ -34,9 +34,9 @@ class SwitchRecord(NamedTuple):
 class RoleSwitch:
     """Decides, candidate by candidate, whether the student's or the teacher's cost counts.
 
-    The network with the higher indicator teaches; on a tie it is the student. Where a group has too
-    few candidates for the indicator, the network with strictly lower mean cost teaches, else the
-    teacher. The scope says what is decided on together:
+    The network with the higher indicator teaches, on a tie the student. In a group with too few
+    candidates for the indicator, the student teaches if its mean cost is strictly lower. The scope
+    says which candidates share a decision:
 
     - ``iteration`` (paper): one decision for the batch, over all processes;
     - ``image``, ``object``;
@@ -47,7 +47,7 @@ class RoleSwitch:
         (0.05): `StdMean` lets the student teach; all three of its costs count.
 
     Args:
-        indicator: measures how fit a network is to teach.
+        indicator: measures which network is the better teacher.
         scope: one of the above.
 
     Raises:
@@ -72,9 +72,7 @@ class RoleSwitch:
         forced: bool | None = None,
         previous: bool | Tensor = False,
     ) -> tuple[Tensor, SwitchRecord]:
-        """Decides one step.
-
-        With scope iteration every process must call this in every step: it reduces over them.
+        """Decides one step. With scope iteration every process must call it in every step.
 
         Args:
             student_cost: (P,).
@@ -83,11 +81,10 @@ class RoleSwitch:
             targets: G objects of N images.
             num_levels: L.
             forced: True (the student) or False (the teacher) overrides the indicators.
-            previous: whether the student taught before, which stays with scope iteration when the
-                batch has no candidates.
+            previous: scope iteration's decision for a batch without candidates.
 
         Returns:
-            (P,) bool, True where the student's cost counts, and what was decided.
+            (P,) bool, True where the student's cost counts, and the record of the step.
         """
         groups = self.groups(candidates, targets, num_levels)
         costs = torch.stack([student_cost, teacher_cost], dim=1)
@@ -118,7 +115,7 @@ class RoleSwitch:
         return chosen[groups.of_candidate], record
 
     def groups(self, candidates: Candidates, targets: Targets, num_levels: int) -> Groups:
-        """Returns the sets of candidates that the scope decides on together."""
+        """Returns the groups of candidates by the scope."""
         num_objects = len(targets.boxes)
         members = torch.arange(num_objects, device=targets.boxes.device)
         if self.scope == "iteration":
@@ -136,7 +133,7 @@ class RoleSwitch:
         return Groups(of_candidate, members, group, number, num_objects, num_levels)
 
     def _share(self, chosen: Tensor, decided: Tensor, targets: Targets, groups: Groups) -> Tensor:
-        """The share of decisions for the student."""
+        """Returns `SwitchRecord.student_share`."""
         share = torch.where(decided, chosen.double(), torch.nan)
         if self.scope in ("object", "level"):
             image = targets.image[groups.members]

@@ -1,4 +1,4 @@
-"""Task alignment learning's assignment: the anchors good at both tasks (TOOD, arXiv 2108.07755)."""
+"""Task alignment learning: anchors that classify and localize well (TOOD, arXiv 2108.07755)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lad.structures import Anchors, CandidateCosts, Candidates, Targets
 class AlignmentCost(AssignmentCost):
     """1 - t with the alignment t = score^alpha IoU^beta (equation 5).
 
-    In float32 an alignment below 3e-8 is a cost of 1: such candidates keep their order.
+    In float32 the cost of an alignment below 3e-8 is 1: such candidates keep their order.
 
     Args:
         alpha: exponent of the class probability.
@@ -39,10 +39,8 @@ class TALAssigner(LabelAssigner):
     """Task alignment learning (TAL: TOOD, arXiv 2108.07755, section 3.2).
 
     Candidates are the anchors whose center lies inside the box; an object takes the best aligned.
-    An anchor that several objects take goes to the one that its box overlaps most.
-
-    Labels are hard: the paper's soft targets, the alignment scaled to the object's highest IoU,
-    have no place in an `Assignment`, whose losses are those of every other assigner here.
+    An anchor that several objects take goes to the one that its predicted box overlaps most. Labels
+    are hard: the paper's soft targets are not used.
 
     Args:
         num_classes: K, the background's label.
@@ -56,7 +54,7 @@ class TALAssigner(LabelAssigner):
 
     def __init__(self, *, num_classes: int, alpha: float = 1.0, beta: float = 6.0, topk: int = 13):
         if alpha < 0 or beta < 0:
-            raise ValueError(f"alpha={alpha}, beta={beta}: exponents of the alignment, 0 or more")
+            raise ValueError(f"alpha={alpha}, beta={beta}: both have to be 0 or more")
         if topk < 1:
             raise ValueError(f"topk={topk}: an object takes at least one anchor")
         super().__init__(cost=AlignmentCost(alpha=alpha, beta=beta), num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""Names of foreign checkpoints' parameters in ours.
+"""Conversion of foreign checkpoints to our names.
 
 Recognized by their keys: MMDetection's PAA and LAD detectors and the official CoLAD ones (the same
 layout, with a prefix for the second network), and torchvision-style ResNets.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lad.modeling.backbones.timm import swin_key
 
-# torchvision's ResNet names, also inside MMDetection's backbones, in Detectron2's.
+# torchvision's ResNet names, also in MMDetection's backbones, to Detectron2's.
 _RESNET = (
     (r"^conv1\.", "stem.conv1."),
     (r"^bn1\.", "stem.conv1.norm."),
@@ -25,7 +25,7 @@ _RESNET = (
     (r"^layer(\d)\.(\d+)\.downsample\.1\.", r"res<\1>.\2.shortcut.norm."),
 )
 
-# Swin's names in MMDetection in those of its authors.
+# MMDetection's names of Swin to those of Swin's authors.
 _SWIN = (
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^stages\.(\d)\.", r"layers.\1."),
@@ -34,7 +34,7 @@ _SWIN = (
     (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
 )
 
-# Buffers of Swin that follow from its sizes.
+# Buffers of Swin that its sizes determine.
 SWIN_BUFFERS = ("relative_position_index", "attn_mask")
 
 _DETECTOR = (
@@ -64,8 +64,8 @@ class Conversion(NamedTuple):
 
     Attributes:
         origin: the layout that was recognized.
-        weights: in our names; of two networks under ``student.`` and ``teacher.``.
-        unused: keys of the file that have no counterpart.
+        weights: in our names; two networks' under ``student.`` and ``teacher.``.
+        unused: keys of the file without a counterpart.
     """
 
     origin: str
@@ -77,7 +77,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     """Renames the weights of a foreign checkpoint, of all its networks.
 
     Raises:
-        ValueError: if the keys are of no layout that has to be converted.
+        ValueError: if the keys are of none of these layouts.
     """
     if is_mmdetection(state):
         students, unused = from_mmdetection(state)
@@ -113,18 +113,15 @@ def is_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def teacher_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the second network of an MMDetection state dict, its prefix taken off."""
+    """Returns the second network of an MMDetection state dict, without its prefix."""
     return {_TEACHER.sub("", key): v for key, v in state.items() if _TEACHER.match(key)}
 
 
 def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Renames one network of an MMDetection state dict.
-
-    Args:
-        state: the state dict; keys of a second network (``teacher_``...) are not converted.
+    """Renames the first network of an MMDetection state dict.
 
     Returns:
-        The state dict in our names and the keys that have no counterpart.
+        The state dict in our names and the keys without a counterpart.
     """
     renamed, unused = {}, []
     for key, value in state.items():
@@ -138,7 +135,7 @@ def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], li
 
 
 def mmdetection_key(key: str) -> str | None:
-    """Returns our PAA's name of a parameter of an MMDetection detector, None for other keys."""
+    """Returns our PAA's name for an MMDetection detector's parameter, None for other keys."""
     if key.startswith("backbone."):
         key = key.removeprefix("backbone.")
         name = resnet_key(key) or _swin_backbone_key(key)
@@ -147,12 +144,12 @@ def mmdetection_key(key: str) -> str | None:
 
 
 def resnet_key(key: str) -> str | None:
-    """Returns Detectron2's name of a torchvision ResNet parameter, None for other keys."""
+    """Returns Detectron2's name for a torchvision ResNet's parameter, None for other keys."""
     return _renamed(_RESNET, key)
 
 
 def _swin_backbone_key(key: str) -> str | None:
-    """Returns the `TimmBackbone`'s name of a detector's Swin parameter, None for other keys."""
+    """Returns `TimmBackbone`'s name for a detector's Swin parameter, None for other keys."""
     for pattern, replacement in _SWIN:
         key = re.sub(pattern, replacement, key)
     if match := re.match(r"norm(\d)\.", key):  # of a stage's output
@@ -163,13 +160,10 @@ def _swin_backbone_key(key: str) -> str | None:
 
 
 def _patch_order(value: Tensor) -> Tensor:
-    """Reorders the input channels of MMDetection's patch merging for timm's.
+    """Reorders the (..., 4C) input channels of MMDetection's patch merging for timm's.
 
-    MMDetection unfolds: (channel, row, column) of the 2 x 2 patches. Swin's authors and timm
-    concatenate: (column, row, channel).
-
-    Args:
-        value: (..., 4C) weights of the merging's norm or linear layer.
+    MMDetection unfolds 2 x 2 patches as (channel, row, column); Swin's authors and timm concatenate
+    them as (column, row, channel).
     """
     patches = value.unflatten(-1, (-1, 2, 2))
     return patches.transpose(-1, -3).flatten(-3)
@@ -183,7 +177,7 @@ def _renamed(patterns: Sequence[tuple[str, str]], key: str) -> str | None:
 
 
 def _fill(name: str) -> str:
-    """Works out the index arithmetic that a regular expression cannot."""
+    """Computes the indices that a regular expression cannot."""
     name = re.sub(r"res<(\d)>", lambda m: f"res{int(m[1]) + 1}", name)  # layer1 is res2
     name = re.sub(r"<\+(\d)>", lambda m: str(int(m[1]) + 3), name)  # level 0 is P3
     name = re.sub(r"<\*(\d)\+1>", lambda m: str(3 * int(m[1]) + 1), name)  # (conv, norm, ReLU) each

@@ -1,4 +1,4 @@
-"""Writing of plain checkpoints out of two-network ones."""
+"""Export of one network from a two-network checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def export_network(path: str, network: str, output: str) -> int:
     """Writes one network's weights as a plain detector's checkpoint.
 
     Args:
-        path: checkpoint of a two-network model; its averaged weights (EMA) where it has them.
+        path: checkpoint of a two-network model; averaged weights (EMA) are used if it has them.
         network: "student" or "teacher".
         output: path of the new file.
 

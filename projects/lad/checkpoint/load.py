@@ -1,4 +1,4 @@
-"""Loading of weights by path into a model, whatever wrote the file."""
+"""Loading of weights into a model, from files of every origin."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from lad.modeling.network import model_info
 logger = logging.getLogger(__name__)
 
 STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
-ANCHORS = "anchor_layout"  # OneStageDetector's record of strides and sizes
-# Their shapes follow from the number of classes: in PAA's head and in Detectron2's.
+ANCHORS = "anchor_layout"  # OneStageDetector's strides and sizes
+# Weights of PAA's and Detectron2's heads whose shapes depend on the number of classes.
 CLASSES = ("class_logits.weight", "class_logits.bias", "cls_score.weight", "cls_score.bias")
 # Checkpoints may have or lack these.
 OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
@@ -33,20 +33,20 @@ OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
 
 @runtime_checkable
 class PretrainedBackbone(Protocol):
-    """A backbone whose names for pre-trained weights differ from those of the files."""
+    """A backbone whose names differ from those in files of pre-trained weights."""
 
     def pretrained_names(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Returns the backbone's names by the file's keys; empty if the file is of another kind."""
+        """Returns the backbone's names by the file's keys; empty for files of another kind."""
 
 
 class LoadReport(NamedTuple):
-    """What became of the weights of a checkpoint.
+    """Names of weights by what loading did with them.
 
     Attributes:
-        matched: names in the model that were loaded.
-        missing: names in the model that the checkpoint does not have.
-        unused: names in the checkpoint, by our naming, that the model does not have.
-        mismatched: names that both have, in different shapes; not loaded.
+        matched: loaded.
+        missing: in the model only.
+        unused: in the checkpoint only.
+        mismatched: in both with different shapes; not loaded.
     """
 
     matched: list[str]
@@ -59,15 +59,15 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
     """Loads the weights that a training starts from.
 
     Args:
-        model: its networks may have checkpoints of their own (see `ModelInfo`).
+        model: its networks may have their own checkpoints (`ModelInfo.checkpoints`).
         path: weights of the whole model, "" for none.
-        resume_from: a checkpoint of the training that is loaded afterwards: only networks that it
-            leaves out (a frozen teacher) are loaded.
+        resume_from: the training's checkpoint that the caller loads afterwards: only networks that
+            it leaves out (a frozen teacher) are loaded here.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if a file is of no use, was made for another number of classes, or leaves a
-            frozen network incomplete.
+        ValueError: if nothing in a file fits, it has another number of classes, or a frozen network
+            stays incomplete.
     """
     info = model_info(model)
     source = "train.init_checkpoint"
@@ -99,7 +99,7 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
 
 
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a model's weights, also those that its checkpoints leave out."""
+    """Returns a model's weights, including those that its checkpoints leave out."""
     weights = dict(model.state_dict())
     for name, network in model_info(model).networks.items():
         prefix = f"{name}." if name else ""
@@ -108,7 +108,7 @@ def _weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_classes(report: LoadReport, where: str) -> None:
-    """Raises ValueError where a detector was loaded that has other classes."""
+    """Raises ValueError if the checkpoint is of a detector with other classes."""
     other = [key for key in report.mismatched if key.endswith(CLASSES)]
     if other:
         raise ValueError(
@@ -129,9 +129,8 @@ def load_weights(
     Args:
         model: a detector or any other module; weights of a backbone alone go to its backbone.
         path: a file that `read_weights` reads.
-        source: what the path is called in messages, e.g. its key in the config.
-        complete: whether each of the model's weights has to be in the file; names: each weight of
-            these networks (see `ModelInfo`).
+        source: name of the path in messages, e.g. its key in the config.
+        complete: whether the file has to hold all weights of the model, or of the named networks.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -161,12 +160,11 @@ def load_state(
     """Loads a dict of tensors into a model; weights of another shape or name are left out.
 
     Args:
-        model: the model.
-        state: in our names, MMDetection's (two networks go to a two-network model, of which else
-            only the first is taken), or those of a backbone alone: torchvision's or Detectron2's
-            ResNets, a timm model or Swin. These go to the model's only backbone of the kind.
-        complete: whether each of the model's weights has to be there; names: each weight of these
-            networks (see `ModelInfo`).
+        model: as for `load_weights`.
+        state: in our names, MMDetection's (of two networks, a plain model takes the first), or
+            those of a backbone alone: torchvision's or Detectron2's ResNets, a timm model or Swin.
+            A backbone's weights go to the model's only backbone of the kind.
+        complete: as for `load_weights`.
 
     Raises:
         ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
@@ -191,7 +189,7 @@ def load_state(
 def _check_complete(
     complete: bool | Collection[str], missing: list[str], mismatched: list[str]
 ) -> None:
-    """Raises ValueError where weights are missing that have to be there."""
+    """Raises ValueError if required weights are missing or have other shapes."""
     networks = ([""] if complete else []) if isinstance(complete, bool) else complete
     needed = tuple(f"{name}." if name else "" for name in networks)
     lacking = [key for key in missing if key.startswith(needed)]
@@ -204,7 +202,7 @@ def _check_complete(
 def _rename(
     state: Mapping[str, Tensor], model: nn.Module, ours: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the state in the model's names, and the keys that have no counterpart there."""
+    """Returns the state in the model's names, and the keys without a counterpart."""
     if is_mmdetection(state):
         if teacher_part(state) and any(key.startswith("student.") for key in ours):
             return convert(state)[1:]
@@ -215,7 +213,7 @@ def _rename(
     elif is_resnet(state):
         names = {key: resnet_key(key) for key in state}
     elif "conv1_w" in state:
-        # Caffe2's ResNets, as MSRA's: trained on BGR of unit scale, stride in the 1x1 convolution.
+        # Caffe2's ResNets such as MSRA's.
         logger.warning("Caffe2 weights: they expect BGR images, pixel_std 1 and stride_in_1x1=True")
         names = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))
     unused = [key for key, name in names.items() if name is None]
@@ -232,7 +230,7 @@ def _only_resnet(ours: Mapping[str, Tensor]) -> str:
 
 
 def _backbone_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, str | None]:
-    """Returns the names that the model's only `PretrainedBackbone` has for weights."""
+    """Returns the weights' names in the model's only `PretrainedBackbone`."""
     found = {}
     for path, module in model.named_modules():
         if isinstance(module, PretrainedBackbone) and (names := module.pretrained_names(state)):

@@ -20,13 +20,11 @@ logger = logging.getLogger(__name__)
 def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
     """Reads the weights in a file as a flat dict of tensors on the CPU.
 
-    Averaged weights (EMA) in a checkpoint replace those that they are averages of, since they are
-    what was evaluated.
+    Averaged weights (EMA), which are those that were evaluated, replace the weights themselves.
 
     Args:
         path: ``.pkl`` (Detectron2's model zoo: a pickle of NumPy arrays), else torch.save's.
-        trusted: also unpickle other objects than tensors, arrays and plain containers, which lets
-            the file run code: only for files whose origin is known.
+        trusted: unpickle any object, which lets the file run code: only for files you trust.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -46,7 +44,7 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
             f"tools/convert_checkpoint.py --unsafe reads it: {str(error).splitlines()[0]}"
         ) from error
     except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
-        raise ValueError("the file is no checkpoint, or is damaged") from error
+        raise ValueError("the file is no checkpoint, or is damaged; use another") from error
     weights = _weights(content)
     if not weights:
         raise ValueError("the file holds no weights")
@@ -54,13 +52,10 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
 
 
 def read_training(path: str) -> Mapping[str, Tensor]:
-    """Reads the weights in a checkpoint of a training.
-
-    Args:
-        path: of the checkpoint; its tensors stay on disk until they are used.
+    """Maps the weights in a training's checkpoint from disk.
 
     Raises:
-        ValueError: if it is not one, or damaged.
+        ValueError: if the file is no such checkpoint, or is damaged.
     """
     remedy = "name another checkpoint of the folder in its last_checkpoint"
     try:
@@ -99,7 +94,7 @@ def _weights(content: Any) -> dict[str, Tensor]:
     return {key: value for key, value in weights.items() if not key.endswith("_momentum")}
 
 
-# What a pickle of NumPy arrays names. Functions as NumPy itself gives them: their module has moved.
+# What a pickle of NumPy arrays needs; NumPy's versions have these functions in different modules.
 _ALLOWED = {
     "_reconstruct": np.empty(0).__reduce__()[0],
     "scalar": np.float32(0).__reduce__()[0],

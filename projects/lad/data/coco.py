@@ -1,4 +1,4 @@
-"""Datasets in COCO's json format: registration of a user's own, and their evaluation."""
+"""Registration and evaluation of datasets in COCO's json format."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from detectron2.evaluation import COCOEvaluator, coco_evaluation
 def register_coco(name: str, json_file: str | os.PathLike, image_root: str | os.PathLike) -> None:
     """Registers a dataset in COCO's instances format with Detectron2's catalogs.
 
-    Nothing is read before the dataset is loaded. Registering the same files under the same name
-    again does nothing, so that a config file that calls this may be loaded twice.
+    The files are read when the dataset is loaded. Registering them again under the same name does
+    nothing, so a config file that calls this can be loaded twice.
 
     Args:
         name: the dataset's name in configs.
@@ -44,11 +44,11 @@ def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
 
 
 def _check_coco_json(name: str, json_file: str) -> None:
-    """Turns the ways in which an annotation file can be wrong into one line each.
+    """Checks an annotation file.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not json, or an entry that training needs is missing or dangling.
+        ValueError: if it is not json, or an entry that training needs is missing or undefined.
     """
     if not Path(json_file).is_file():
         raise FileNotFoundError(
@@ -74,7 +74,7 @@ def _check_coco_json(name: str, json_file: str) -> None:
 
 
 def _check_references(where: str, content: dict) -> None:
-    """Raises ValueError where an image or annotation lacks a key or names an unknown id."""
+    """Raises ValueError if an entry lacks a key, names an unknown id or has a wrong value."""
     for key, needed in (
         ("images", ("id", "file_name", "height", "width")),
         ("categories", ("id", "name")),
@@ -116,8 +116,7 @@ def build_coco_evaluator(
 ) -> COCOEvaluator:
     """Builds Detectron2's COCO evaluator for boxes, at most 100 detections per image.
 
-    It computes with faster-coco-eval where that imports, whose numbers equal pycocotools', and
-    with pycocotools otherwise.
+    It uses faster-coco-eval, whose numbers equal pycocotools', or pycocotools without it.
 
     Args:
         dataset_name: a registered dataset with metadata ``json_file``.
@@ -129,8 +128,7 @@ def build_coco_evaluator(
         FileNotFoundError: if the annotation file does not exist.
     """
     if not hasattr(MetadataCatalog.get(dataset_name), "thing_dataset_id_to_contiguous_id"):
-        # Loading sets the category ids, makes the dataset if it is one that makes itself, and
-        # names what is missing.
+        # Loading sets the category ids, generates digit scenes, and reports missing files.
         DatasetCatalog.get(dataset_name)
     evaluator = COCOEvaluator(
         dataset_name,
@@ -148,7 +146,7 @@ def build_coco_evaluator(
 
 
 def _use_faster_coco_eval() -> bool:
-    """Puts faster-coco-eval in the place of Detectron2's compiled evaluation, if it imports."""
+    """Replaces Detectron2's compiled evaluation by faster-coco-eval, if that is installed."""
     try:
         from faster_coco_eval.core.faster_eval_api import COCOeval_faster
     except ImportError:

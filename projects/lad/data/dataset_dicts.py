@@ -1,4 +1,4 @@
-"""Loading of registered datasets, with every problem of the data named before training starts."""
+"""Loading and checking of registered datasets."""
 
 import difflib
 import logging
@@ -13,16 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> list[dict]:
-    """Loads datasets as Detectron2's ``get_detection_dataset_dicts`` and checks them.
+    """Loads dataset dicts as Detectron2's ``get_detection_dataset_dicts`` and checks them.
 
-    Boxes without area inside their image are dropped with a warning that counts them.
+    Boxes without area inside their image are dropped with a warning.
 
     Args:
-        names: one registered dataset, or several that are joined.
+        names: one registered dataset, or several to join.
         filter_empty: drop images without any annotation other than crowd regions.
-
-    Returns:
-        Dataset dicts in Detectron2's format.
 
     Raises:
         ValueError: if a name is not registered, or nothing is left to load.
@@ -69,8 +66,8 @@ def _check_registered(name: str) -> None:
 
 
 def _check_images_exist(dicts: list[dict], names: list[str]) -> None:
-    """Raises FileNotFoundError naming the first image that is missing, with the number of them."""
-    # One listing per folder: a look at each of 100,000 files takes minutes on a network disk.
+    """Raises FileNotFoundError with the number of missing images and the first of them."""
+    # One listing per folder: checking 100,000 files takes minutes on a network disk.
     listings: dict[str, set[str]] = {}
     missing = []
     for record in dicts:
@@ -85,7 +82,7 @@ def _check_images_exist(dicts: list[dict], names: list[str]) -> None:
     if missing:
         raise FileNotFoundError(
             f"dataset {', '.join(names)}: {len(missing)} of {len(dicts)} images do not exist, the "
-            f"first is {missing[0]}"
+            f"first is {missing[0]}; put them there or correct the annotations"
         )
 
 
@@ -106,7 +103,7 @@ def _drop_boxes_without_area(dicts: list[dict], names: list[str]) -> list[dict]:
 
 
 def _has_area(annotation: dict, width: int, height: int) -> bool:
-    """Whether the box, cut at the image's border, has an area; False for NaN too."""
+    """Whether the box, clipped to the image, has an area; False for NaN."""
     x0, y0, x1, y1 = annotation["bbox"]
     if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
         x1, y1 = x0 + x1, y0 + y1

@@ -1,8 +1,8 @@
-"""Digit scenes: a detection dataset made of data that scikit-learn ships, without a download.
+"""Digit scenes: a detection dataset generated from scikit-learn's data, without a download.
 
-Handwritten digits (``sklearn.datasets.load_digits``, 1,797 scans of 8x8) are drawn as ink on crops
-of photographs (``load_sample_images``). Train and val share neither a scan nor a photo region.
-The dataset is written as PNG and COCO json the first time that it is loaded.
+Handwritten digits (``sklearn.datasets.load_digits``, 1,797 scans of 8x8) are drawn on crops of
+photographs (``load_sample_images``). Train and val share neither a scan nor a photo region. The
+dataset is written as PNG and COCO json when it is first loaded.
 """
 
 import json
@@ -23,13 +23,13 @@ from lad.data.scenes import SPLITS, Scene, load_sources, make_scene
 
 CLASS_NAMES = tuple("0123456789")
 
-# Raise it with every change that alters pixels or boxes: older folders are refused then.
+# Increase it when pixels or boxes change: older folders are then refused.
 _FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class DigitScenesSpec:
-    """What determines a digit-scenes dataset.
+    """The parameters of a digit-scenes dataset.
 
     Attributes:
         image_size: side of the square images in pixels.
@@ -57,11 +57,10 @@ class DigitScenesSpec:
 
 
 def write_digit_scenes(root: str | os.PathLike, spec: DigitScenesSpec) -> None:
-    """Makes the dataset in ``root`` unless it is there: ``annotations/*.json`` and the PNG files.
+    """Writes ``annotations/*.json`` and the PNG files into ``root`` unless it exists.
 
-    It is made in a temporary folder beside ``root`` that is renamed when complete, so an
-    interrupted run leaves nothing under ``root``; where several processes make it at once, the
-    first to finish wins and the others discard theirs.
+    They are written to a temporary folder that is renamed when complete: an interrupted run leaves
+    nothing in ``root``, and of several processes the first to finish provides the dataset.
 
     Raises:
         ValueError: if ``root`` holds something else, or digit scenes of another specification.
@@ -78,7 +77,7 @@ def write_digit_scenes(root: str | os.PathLike, spec: DigitScenesSpec) -> None:
                 "variable DETECTRON2_DATASETS to a writable folder"
             ) from error
         try:
-            scratch.chmod(0o755)  # mkdtemp's 0700 would shut out other users of shared data
+            scratch.chmod(0o755)  # mkdtemp's 0700 would exclude other users
             _write_all(scratch, spec)
             _rename_unless_exists(scratch, root)
         finally:
@@ -90,7 +89,7 @@ def _rename_unless_exists(source: Path, target: Path) -> None:
     try:
         source.rename(target)
     except OSError:
-        # A folder that holds files cannot be renamed over: another process was faster.
+        # A folder with files cannot be replaced: another process was faster.
         if not target.exists():
             raise
 
@@ -104,8 +103,8 @@ def _check_manifest(root: Path, spec: DigitScenesSpec) -> None:
     found = json.loads(path.read_text()) if path.is_file() else "no manifest.json"
     if found != _manifest(spec):
         raise ValueError(
-            f"{root} does not hold the digit scenes asked for ({_manifest(spec)}) but {found}: "
-            "remove that folder to have it made again, or use another one"
+            f"{root} does not hold the digit scenes {_manifest(spec)} but {found}: remove that "
+            "folder to generate them again, or use another one"
         )
 
 
@@ -158,13 +157,7 @@ def _to_coco(scenes: list[Scene], size: int) -> dict:
 
 
 def register_digit_scenes(prefix: str, root: str | os.PathLike, spec: DigitScenesSpec) -> None:
-    """Registers ``{prefix}_train`` and ``{prefix}_val``; loading either makes both, in ``root``.
-
-    Args:
-        prefix: start of both names, e.g. "digits".
-        root: folder of the dataset, which need not exist.
-        spec: size, counts and seed.
-    """
+    """Registers ``{prefix}_train`` and ``{prefix}_val``; loading either writes both to ``root``."""
     root = Path(root)
     for split in SPLITS:
         name = f"{prefix}_{split}"

@@ -1,7 +1,7 @@
-"""A training loader in which everything follows from (seed, position in training).
+"""A training loader determined by (seed, position in training).
 
-The batches of N processes are the slices of one process' batches, the number of workers changes
-nothing, and a run that starts at batch b sees what an uninterrupted run sees from there on.
+The batches of N processes are slices of one process' batches, the number of workers changes
+nothing, and a run that starts at batch b continues as an uninterrupted run does.
 """
 
 import random
@@ -21,9 +21,9 @@ class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields this rank's slice of each global batch, without end, as (image, augmentation seed).
 
     An epoch is ``ceil(n / total_batch_size)`` batches. Its images are shuffled, then batched within
-    their group (see ``groups``); what a group leaves over makes mixed batches, and the last of
-    these is filled up with images of the same epoch. The batches are then shuffled. So an epoch
-    holds every image once, and fewer than ``total_batch_size`` of them a second time.
+    their group. The groups' remainders form mixed batches, the last one filled up with images of
+    the same epoch. The batches are then shuffled. So an epoch has every image once, and fewer than
+    ``total_batch_size`` of them twice.
 
     Args:
         groups: (n,) integers; images of the same group share batches, e.g. by aspect ratio.
@@ -46,7 +46,7 @@ class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
     ) -> None:
         if len(groups) == 0:
-            raise ValueError("the training dataset is empty: no image is left to train on")
+            raise ValueError("the training dataset is empty: name one that has images")
         if total_batch_size < 1 or total_batch_size % world_size:
             raise ValueError(
                 f"total_batch_size={total_batch_size} cannot be divided among {world_size} "
@@ -60,9 +60,9 @@ class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
         self._start = 0
 
     def set_start(self, batch_index: int) -> None:
-        """Lets the next iterator begin at this global batch; 0 is the start of training."""
+        """Makes the next iterator start at this global batch; 0 is the start of training."""
         if batch_index < 0:
-            raise ValueError(f"batch_index={batch_index} is negative")
+            raise ValueError(f"batch_index={batch_index}: it has to be 0 or more")
         self._start = batch_index
 
     def epoch_batches(self, epoch: int) -> np.ndarray:
@@ -96,12 +96,12 @@ class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class SeededMapDataset(Dataset):
-    """Applies a mapper under a random state that the index carries.
+    """Maps dataset dicts with a random state seeded by the index (image, seed).
 
     Args:
         dataset: sequence of dataset dicts.
-        mapper: called with one dataset dict; may draw from Python's, NumPy's and PyTorch's global
-            CPU generators, whose state is the same after the call as before it.
+        mapper: called with one dataset dict; may use Python's, NumPy's and PyTorch's global CPU
+            generators, whose states are restored afterwards.
     """
 
     def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], Any]) -> None:
@@ -119,7 +119,7 @@ class SeededMapDataset(Dataset):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    # The default generator itself: torch.manual_seed would reseed the GPUs as well.
+    # torch.manual_seed would seed the GPUs as well.
     torch_generator = torch.default_generator
     states = random.getstate(), np.random.get_state(), torch_generator.get_state()
     random.seed(seed)
@@ -134,12 +134,12 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 class TrainLoader(DataLoader):
-    """A DataLoader without end over a :class:`SeededBatchSampler`."""
+    """An endless DataLoader over a `SeededBatchSampler`."""
 
     batch_sampler: SeededBatchSampler
 
     def set_start(self, batch_index: int) -> None:
-        """Lets the next iterator begin at this global batch; call it before ``iter()``."""
+        """Makes the next iterator start at this global batch; call it before ``iter()``."""
         self.batch_sampler.set_start(batch_index)
 
 
@@ -159,10 +159,9 @@ def build_train_loader(
         mapper: turns a dataset dict into a model input, e.g. Detectron2's ``DatasetMapper``.
         total_batch_size: images per iteration over all processes.
         num_workers: loading processes of this rank; 0 loads in the training process.
-        seed: determines order and augmentation; None or a negative number: a random one, the same
-            on all ranks.
-        aspect_ratio_grouping: keep images that are wider than high apart from the others, so that
-            batches need little padding; needs "width" and "height" in each dataset dict.
+        seed: of order and augmentation; None or below 0 draws one for all ranks.
+        aspect_ratio_grouping: batch images wider than high apart from the others, to save padding;
+            needs "width" and "height" in each dataset dict.
 
     Returns:
         An endless loader of ``list[dict]``, each of ``total_batch_size / world size`` elements.
@@ -185,7 +184,7 @@ def build_train_loader(
         batch_sampler=batch_sampler,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
-        # Without its own generator a DataLoader draws from, and so disturbs, the global one.
+        # Without its own generator a DataLoader draws from the global one.
         generator=torch.Generator(),
     )
 

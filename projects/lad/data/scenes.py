@@ -1,4 +1,4 @@
-"""Draws digit scenes: handwritten digits as ink on photographs, from what scikit-learn ships."""
+"""Digit scenes: handwritten digits drawn on photographs, both from scikit-learn."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ _PLACING_ATTEMPTS = 20
 
 
 class SceneSources(NamedTuple):
-    """The material of one split: ink of the scans in [0, 1], their classes, and photo regions."""
+    """The scans (ink in [0, 1]), their classes and the photo regions of one split."""
 
     scans: np.ndarray  # (S, 8, 8) float32
     scan_indices: np.ndarray  # (S,) positions in load_digits
@@ -39,9 +39,9 @@ class Scene(NamedTuple):
 
 
 def load_sources(split: str) -> SceneSources:
-    """Loads the scans and photo regions that belong to ``split`` ("train" or "val") alone.
+    """Loads the scans and photo regions of ``split`` ("train" or "val").
 
-    The scans are split by a fixed permutation; of each photo, val owns the right 30 % of the width.
+    The scans are split by a fixed permutation, the photos by width: val has the right 30 %.
     """
     from sklearn.datasets import load_digits, load_sample_images
 
@@ -59,20 +59,17 @@ def load_sources(split: str) -> SceneSources:
 def make_scene(
     sources: SceneSources, split: str, index: int, *, image_size: int, seed: int
 ) -> Scene:
-    """Draws scene number ``index`` of ``split``.
+    """Draws a scene; equal arguments give equal scenes.
 
-    About 5 % of the scenes are empty; the others get 1 to 10 digits, less those for which no place
-    was found. Digits overlap mildly: at most a quarter of the smaller of two boxes is covered.
+    About 5 % of the scenes are empty; the others get 1 to 10 digits, fewer where no place is found.
+    At most a quarter of the smaller of two overlapping boxes is covered.
 
     Args:
-        sources: the material of ``split``, see :func:`load_sources`.
+        sources: of `load_sources`.
         split: "train" or "val".
         index: number of the scene within the split.
         image_size: side of the square image in pixels.
-        seed: seed of the whole dataset.
-
-    Returns:
-        The scene; equal arguments give equal scenes.
+        seed: of the dataset.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     canvas = _photo_crop(sources.photos, image_size, rng)
@@ -103,7 +100,7 @@ def _photo_crop(photos: list[np.ndarray], size: int, rng: np.random.Generator) -
     pixels = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR), np.float32)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    # Two photos only: a random colour cast and brightness keep the net from knowing them by heart.
+    # A random color cast and brightness, since a network would memorize only two photos.
     gains = rng.uniform(0.75, 1.2, size=3).astype(np.float32)
     return np.clip(pixels * gains, 0, 255)
 
@@ -111,16 +108,15 @@ def _photo_crop(photos: list[np.ndarray], size: int, rng: np.random.Generator) -
 def _random_side(image_size: int, rng: np.random.Generator) -> float:
     """Returns the longer side of a digit in pixels; the median is near the geometric mean."""
     low, high = _DIGIT_SIDES
-    # Between log-uniform (exponent 1: a quarter too tiny to read) and uniform (no room for ten).
+    # Between log-uniform (exponent 1: a quarter too small to read) and uniform (no room for ten).
     return low * (min(high, 0.7 * image_size) / low) ** (rng.random() ** _SIDE_EXPONENT)
 
 
 def _upscale_scan(scan: np.ndarray, side: float) -> np.ndarray:
-    """Upscales an 8x8 scan smoothly to strokes with soft edges.
+    """Upscales an 8x8 scan to strokes with soft edges.
 
     Returns:
-        (h, w) float32 opacity in [0, 1], cropped to the ink (opacity >= 0.5), max(h, w) about
-        ``side``.
+        (h, w) float32 opacity in [0, 1], cropped to opacity >= 0.5; max(h, w) is about ``side``.
     """
     rows, cols = np.flatnonzero(scan.any(axis=1)), np.flatnonzero(scan.any(axis=0))
     scan = scan[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
@@ -144,11 +140,11 @@ def _ink_box(opacity: np.ndarray) -> tuple[int, int, int, int]:
 def _draw(
     canvas: np.ndarray, opacity: np.ndarray, others: list[list[int]], rng: np.random.Generator
 ) -> list[int] | None:
-    """Draws one digit into ``canvas`` at a random place, if that place suits.
+    """Draws one digit into ``canvas`` at a random place.
 
     Returns:
-        The xywh box of the visible ink, or None (canvas untouched) where too little of the digit
-        would be visible, it would cover another one, or no ink contrasts with what lies under it.
+        The xywh box of the visible ink; None, with the canvas unchanged, if too little of the digit
+        would be visible, it would cover another one, or no color contrasts with the photo.
     """
     size = len(canvas)
     height, width = opacity.shape
@@ -165,10 +161,10 @@ def _draw(
     if any(_covered(box, other) > _MAX_COVERED for other in others):
         return None
     under = canvas[y0 : y0 + visible.shape[0], x0 : x0 + visible.shape[1]]
-    colour = _contrasting_colour(under[visible >= 0.5], rng)
-    if colour is None:
+    color = _contrasting_color(under[visible >= 0.5], rng)
+    if color is None:
         return None
-    under += visible[..., None] * (colour - under)
+    under += visible[..., None] * (color - under)
     return box
 
 
@@ -179,16 +175,11 @@ def _covered(a: list[int], b: list[int]) -> float:
     return max(width, 0) * max(height, 0) / min(a[2] * a[3], b[2] * b[3])
 
 
-def _contrasting_colour(under: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Returns an ink colour, (3,) float32, that stands out from nine in ten of the pixels under it.
-
-    Args:
-        under: (M, 3) RGB values of the pixels that the ink will cover.
-        rng: the source of the colour.
-    """
+def _contrasting_color(under: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Returns a (3,) float32 color that contrasts with 90 % of (M, 3) RGB pixels, if it does."""
     luminance_weights = np.array([0.299, 0.587, 0.114], np.float32)
     luminance = under @ luminance_weights
     dark = luminance.mean() > 127
-    colour = rng.uniform(*((0, 60) if dark else (195, 255)), size=3).astype(np.float32)
-    contrast = np.abs(luminance - colour @ luminance_weights)
-    return colour if np.mean(contrast >= _MIN_CONTRAST) >= 0.9 else None
+    color = rng.uniform(*((0, 60) if dark else (195, 255)), size=3).astype(np.float32)
+    contrast = np.abs(luminance - color @ luminance_weights)
+    return color if np.mean(contrast >= _MIN_CONTRAST) >= 0.9 else None

@@ -1,4 +1,4 @@
-"""Loading of configs: overrides that are checked, and errors that fit into one line."""
+"""Loading of configs: checked overrides and one-line errors."""
 
 from __future__ import annotations
 
@@ -25,11 +25,7 @@ SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns errors about the user's input into one line on stderr and exit code 2.
-
-    These are ValueError and OSError, which this package raises when a value, file or combination
-    cannot work; their messages say what to do.
-    """
+    """Turns ValueError and OSError, which report wrong input, into one line and exit code 2."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -58,40 +54,25 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise ValueError(f"--config-file {path}: it cannot be loaded: {reason}") from error
     if not isinstance(config, DictConfig) or config._is_none():
-        raise ValueError(f"--config-file {path}: it is empty, or no config")
+        raise ValueError(f"--config-file {path}: it is empty, or no config; use a LazyConfig file")
     missing = [section for section in SECTIONS if section not in config]
     if missing:
-        raise ValueError(f"--config-file {path}: it defines no {', '.join(missing)}")
+        raise ValueError(f"--config-file {path}: it defines no {', '.join(missing)}; add them")
     for override in overrides:
         _apply_override(config, override)
     return config
 
 
 def build(config: DictConfig, key: str) -> Any:
-    """Instantiates a part of a config.
-
-    Args:
-        config: the whole config.
-        key: of the part, e.g. "dataloader.train".
-
-    Raises:
-        ValueError: if a value in it is of a wrong type, a target does not exist, or another value
-            cannot work.
-        OSError: if a file is missing.
-    """
+    """Instantiates the part of a config at ``key``, e.g. "dataloader.train", as `build_node`."""
     return build_node(OmegaConf.select(config, key), key)
 
 
 def build_node(node: DictConfig, name: str) -> Any:
-    """Instantiates a node.
-
-    Args:
-        node: with a ``_target_``.
-        name: of the node, for errors.
+    """Instantiates a node with a ``_target_``.
 
     Raises:
-        ValueError: if a value in it is of a wrong type, a target does not exist, or another value
-            cannot work.
+        ValueError: naming the node, if a target does not exist or a value cannot work.
         OSError: if a file is missing.
     """
     try:
@@ -120,12 +101,18 @@ def _apply_override(config: DictConfig, text: str) -> None:
         raise ValueError(f"override {text!r}: a key cannot be deleted; set it to null")
     if override.is_sweep_override():
         raise ValueError(f"override {text!r}: write several values as a list, [a,b]")
-    _check_override(config, override.key_or_group, override.value())
-    LazyConfig.apply_overrides(config, [text])
+    key, value = override.key_or_group, override.value()
+    _check_override(config, key, value)
+    if isinstance(value, Mapping) and "_target_" in value:
+        OmegaConf.update(
+            config, key, value, merge=False
+        )  # another part, without the old one's keys
+    else:
+        LazyConfig.apply_overrides(config, [text])
 
 
 def _check_override(config: DictConfig, key: str, value: Any) -> None:
-    """Raises ValueError unless the key exists or goes to a parameter, and the value can fit."""
+    """Raises ValueError unless the key exists or names a parameter, and the value can fit."""
     node: Any = config
     *parents, last = key.split(".")
     for depth, part in enumerate(parents):
@@ -172,7 +159,7 @@ def _has(node: Any, part: str) -> bool:
 
 
 def _parameters(node: Any) -> set[str] | None:
-    """Returns the parameters of a node's target; None where it takes any keyword."""
+    """Returns the parameters of a node's target; None if it takes any keyword."""
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     if isinstance(target, str):
         target = locate(target)
@@ -183,7 +170,7 @@ def _parameters(node: Any) -> set[str] | None:
         return None if takes_any else names
     names = set()
     for base in target.__mro__:
-        # What a class does not take by name goes on to the next one, but nn.Module takes nothing.
+        # **keywords go on to the next class, but nn.Module takes none.
         if base in (nn.Module, object):
             return names
         if "__init__" in vars(base):
@@ -216,7 +203,7 @@ def _known_keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str
         if name == "_target_":
             continue
         yield prefix + name
-        # The raw node: an interpolation would have to be resolved first.
+        # The raw node, without resolving interpolations.
         child = node._get_node(int(name)) if isinstance(node, ListConfig) else node._get_node(name)
         if not isinstance(child, DictConfig | ListConfig):
             continue

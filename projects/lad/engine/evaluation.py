@@ -21,8 +21,8 @@ def evaluate(model: nn.Module, loader: Iterable, evaluator: DictConfig) -> dict[
     Args:
         model: not wrapped in DistributedDataParallel.
         loader: test loader.
-        evaluator: config node of Detectron2's evaluator; its ``output_dir``, where it has one, gets
-            a folder for each network whose results have a prefix.
+        evaluator: config node of Detectron2's evaluator; each network whose results have a prefix
+            gets a folder in its ``output_dir``.
 
     Returns:
         Results by task, e.g. ``{"bbox": {"AP": ...}}``, or ``{"student/bbox": ...}`` with a prefix;

@@ -32,24 +32,13 @@ class ModelHook(HookBase):
     """A hook that works with some models only."""
 
     def check(self, model: nn.Module) -> None:
-        """Checks a model before the training starts.
-
-        Args:
-            model: what is trained, not wrapped.
-
-        Raises:
-            ValueError: if the hook cannot work with it.
-        """
+        """Raises ValueError if the hook cannot work with a model (without DDP)."""
 
 
 class IterationSeed(HookBase):
     """Seeds all random generators before each step from (seed, iteration, rank).
 
-    So no state of a generator has to be saved: a resumed run draws what the uninterrupted one would
-    have drawn, on every rank, whatever an evaluation or a checkpoint drew in between.
-
-    Args:
-        seed: of the run.
+    A resumed run thus draws the same numbers as an uninterrupted one, without saved generators.
     """
 
     def __init__(self, seed: int):
@@ -69,17 +58,16 @@ class IterationSeed(HookBase):
         if state_dict["seed"] != self._seed:
             logger.warning(
                 f"The checkpoint was trained with seed {state_dict['seed']}, this run has "
-                f"{self._seed}: it does not continue the same order of images; "
-                f"train.seed={state_dict['seed']} does"
+                f"{self._seed}: the order of images changes; to keep it, set "
+                f"train.seed={state_dict['seed']}"
             )
 
 
 class TrainingStateHook(HookBase):
-    """Saves what networks need, besides weights, to continue a training exactly.
+    """Saves `DenseNetwork.training_state`, e.g. the loss normalizer of RetinaNet and FCOS.
 
-    That is `DenseNetwork.training_state`, e.g. the moving loss normalizer of RetinaNet and FCOS.
-    Processes have a state each: the checkpoint, which the first process writes, holds all of them.
-    A training that is resumed with more processes uses the saved states in turn.
+    The checkpoint holds the states of all processes. A training resumed with more processes uses
+    them in turn.
     """
 
     def __init__(self) -> None:
@@ -97,11 +85,11 @@ class TrainingStateHook(HookBase):
         self._of_all_ranks = comm.gather(states) if states else []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states by process and name of the network, plain numbers."""
+        """Returns the states by process and network, as plain numbers."""
         return {"ranks": self._of_all_ranks} if self._of_all_ranks else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from saved states."""
+        """Loads this process' states into its networks."""
         self._of_all_ranks = state_dict["ranks"]
         states = self._of_all_ranks[comm.get_rank() % len(self._of_all_ranks)]
         networks = self._networks()
@@ -114,16 +102,16 @@ class EMAHook(HookBase):
     """Keeps an exponential moving average of the trained weights, which evaluation uses.
 
     After step t = 0, 1, ... average = d * average + (1 - d) * weights with
-    d = min(decay, (1 + t) / (10 + t)), so that the first weights, random in a training from
-    scratch, are soon forgotten. Parameters that are not trained and buffers are copied; a frozen
-    network, such as LAD's teacher, is shared with the model. Checkpoints hold the averages alone.
+    d = min(decay, (1 + t) / (10 + t)): the initial weights soon lose influence. Buffers and
+    parameters that are not trained are copied; frozen networks, such as LAD's teacher, are shared
+    with the model.
 
     Args:
-        model: what is trained, not wrapped.
+        model: the trained model, without DDP.
         decay: in [0, 1).
 
     Attributes:
-        model: a copy of the model that holds the average; in eval mode.
+        model: a copy with the averages, in eval mode.
 
     Raises:
         ValueError: for another decay.
@@ -139,7 +127,7 @@ class EMAHook(HookBase):
         self.model = copy.deepcopy(model, {id(x): x for x in frozen}).requires_grad_(False).eval()
 
     def before_train(self) -> None:
-        """Starts from the model's weights, loaded by now, and the averages of a resumed run."""
+        """Starts from the loaded weights, or from the averages of a resumed run."""
         self._update(0.0)
         averages = self._averages()
         for name in self._saved.keys() & averages.keys():
@@ -147,12 +135,12 @@ class EMAHook(HookBase):
         self._saved = {}
 
     def after_step(self) -> None:
-        """Moves the average."""
+        """Updates the averages."""
         step = self.trainer.iter
         self._update(min(self._decay, (1 + step) / (10 + step)))
 
     def _averages(self) -> dict[str, Tensor]:
-        """Returns the averages of the parameters that are trained, by name."""
+        """Returns the averages of the trained parameters, by name."""
         trained = {name for name, p in self._source.named_parameters() if p.requires_grad}
         return {name: p.data for name, p in self.model.named_parameters() if name in trained}
 
@@ -166,11 +154,11 @@ class EMAHook(HookBase):
                 copied.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages; all other weights are those of the model."""
+        """Returns the averages of the trained parameters."""
         return {"model": self._averages()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from saved averages, once the model's weights are loaded too."""
+        """Keeps saved averages for `before_train`."""
         self._saved = state_dict["model"]
 
 
@@ -188,13 +176,13 @@ class _WeightsCheckpointer(DetectionCheckpointer):
 class BestCheckpointer(HookBase):
     """Keeps the weights with the highest metric in ``model_best.pth``.
 
-    Unlike Detectron2's it stores the weights that were evaluated (the average, with EMA), survives
-    a resume (the best value so far is read from the file) and is not what a run resumes from.
-    Register it after the ``EvalHook``, on the main process only.
+    Unlike Detectron2's it stores the weights that were evaluated (the averages, with EMA), reads
+    the best value so far from the file when resumed, and leaves ``last_checkpoint`` alone. Register
+    it after the ``EvalHook``, on the main process only.
 
     Args:
         eval_period: as the ``EvalHook``'s.
-        model: what is evaluated.
+        model: the evaluated model.
         output_dir: folder of the file.
         metric: a name in metrics.json, e.g. "bbox/AP"; higher is better.
     """
@@ -223,7 +211,7 @@ class BestCheckpointer(HookBase):
             self._compare()
 
     def after_train(self) -> None:
-        """Compares after the last evaluation, which a training that failed has not had."""
+        """Compares after the last evaluation, unless the training failed."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._compare()
 

@@ -1,4 +1,4 @@
-"""The hook that owns what a role switch keeps between iterations (LAD paper 3.4)."""
+"""The hook that keeps a role switch's state between iterations (LAD paper 3.4)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from lad.modeling.network import Roles, model_info
 
 
 class RoleSwitchHook(ModelHook):
-    """Prepares a model's role switch for each step and logs what it decided.
+    """Prepares a model's role switch for each step and logs its decisions.
 
-    The decision itself uses the step's own costs, inside the model's forward. Logged are
-    ``switch/student`` and ``switch/teacher`` (indicators), ``switch/student_taught`` (this step's
-    share of decisions for the student, 0 or 1 with scope iteration) and ``switch/student_share``
-    (its mean over all steps). With gradient accumulation roles are decided per batch and the last
-    batch of a step is logged.
+    Logged are ``switch/student`` and ``switch/teacher`` (indicators), ``switch/student_taught``
+    (the step's share of decisions for the student) and ``switch/student_share`` (its mean over all
+    steps). With gradient accumulation roles are decided per batch; a step's last batch is logged.
 
     Args:
-        output_dir: gets ``roles.png`` after the training, drawn from its metrics.json.
-        force: "student" or "teacher": who teaches in the first iterations, whatever the indicators
-            say.
-        force_iterations: how many these are.
+        output_dir: folder of metrics.json, and of ``roles.png`` after the training.
+        force: "student" or "teacher" teaches in the first iterations; None leaves it to the switch.
+        force_iterations: number of these iterations.
 
     Raises:
         ValueError: for another role, or iterations without a role.
@@ -50,15 +47,11 @@ class RoleSwitchHook(ModelHook):
         self._roles: Roles | None = None
 
     def check(self, model: nn.Module) -> None:
-        """Checks that the model has a role switch.
-
-        Raises:
-            ValueError: if it has none.
-        """
+        """Raises ValueError if the model has no role switch."""
         _roles(model)
 
     def before_train(self) -> None:
-        """Sets the model's roles to the state of this training."""
+        """Gives the model's roles the last decision of a resumed training."""
         self._roles = _roles(unwrap(self.trainer.model))
         self._roles.student_teaches = self._student_teaches
 
@@ -97,7 +90,7 @@ class RoleSwitchHook(ModelHook):
             plot_roles(metrics, os.path.join(self.output_dir, "roles.png"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts and the last decision, plain numbers."""
+        """Returns the counts and the last decision, as plain numbers."""
         return {
             "steps": self._steps,
             "taught": self._taught,
@@ -105,7 +98,7 @@ class RoleSwitchHook(ModelHook):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a saved state, before or after `before_train`."""
+        """Restores counts and last decision, before or after `before_train`."""
         self._steps = state_dict["steps"]
         self._taught = state_dict["taught"]
         self._student_teaches = state_dict["student_taught"]

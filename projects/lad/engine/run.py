@@ -1,4 +1,4 @@
-"""Training and evaluation of a config, as train_net.py and `start_training` start them."""
+"""Training and evaluation of a config, for train_net.py and `start_training`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
     """Reads the command line, checks the config and starts the processes.
 
     Args:
-        argv: the command line's arguments, by default this process' own.
+        argv: arguments, by default this process' own.
         examples: shown at the end of ``--help``.
     """
     args = default_argument_parser(epilog=examples).parse_args(argv)
@@ -70,21 +70,18 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
             dist_url=args.dist_url,
         )
     except torch.multiprocessing.ProcessExitedException as error:
-        sys.exit(error.exit_code)  # the process has said why
+        sys.exit(error.exit_code)  # the process has printed the reason
 
 
 def start_training(
     arguments: Sequence[str], log: str | Path, *, threads: int | None = None
 ) -> subprocess.Popen:
-    """Starts train_net.py's work in a process of its own.
+    """Starts train_net.py's work in another process, which as a context manager waits for its end.
 
     Args:
         arguments: of the command line.
-        log: file that gets what the process prints, errors included.
+        log: file for stdout and stderr.
         threads: of PyTorch, unless the environment sets OMP_NUM_THREADS.
-
-    Returns:
-        The process, as a context manager that waits for its end.
     """
     environment = dict(os.environ)
     if threads is not None:
@@ -103,7 +100,7 @@ def run(args: argparse.Namespace, cfg: DictConfig) -> None:
 
 
 def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
-    """Evaluates a checkpoint and writes the figures to ``inference/results.json``."""
+    """Evaluates a checkpoint and writes the results to ``inference/results.json``."""
     folder = cfg.train.output_dir
     with user_errors():
         path = (resume and last_checkpoint(folder)) or cfg.train.init_checkpoint
@@ -113,7 +110,7 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
     if comm.is_main_process():
         with open(os.path.join(folder, "inference", "results.json"), "w") as file:
             figures = flatten_results_dict(results)
-            # JSON has no nan: figures that are not defined, as AP without detections, are null.
+            # JSON has no nan: undefined metrics, such as AP without detections, are null.
             json.dump(
                 {k: v if math.isfinite(v) else None for k, v in figures.items()}, file, indent=2
             )
@@ -128,20 +125,20 @@ def do_train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
         trainer, checkpointer = build_trainer(cfg, model)
     start_iter = 0
     if resume_from:
-        # The checkpoint holds the last iteration that was done.
+        # The checkpoint holds the last finished iteration.
         checkpointer.resume_or_load("", resume=True)
         start_iter = trainer.iter + 1
-    # After some calls TorchScript optimizes a function (Detectron2's focal loss), which changes how
-    # it rounds: on a CPU a resumed run would not repeat the whole run to the bit.
+    # After some calls TorchScript optimizes Detectron2's focal loss, which changes its rounding: on
+    # a CPU a resumed run would not equal the whole run exactly.
     with torch.jit.optimized_execution(resolve_device(cfg.train.device) != "cpu"):
         trainer.train(start_iter, cfg.train.max_iter)
 
 
 def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
-    """Builds the test loader and checks all that an evaluation needs.
+    """Builds the test loader and checks that an evaluation can work.
 
     Raises:
-        ValueError: if it cannot work, e.g. since the data has other classes than the model.
+        ValueError: if it cannot, e.g. because data and model have different classes.
         OSError: if a file of the data is missing.
     """
     loader = build(cfg, "dataloader.test")
@@ -184,7 +181,7 @@ def further_hooks(cfg: DictConfig, model: nn.Module) -> list[hooks.HookBase]:
     """Builds the hooks that the config adds.
 
     Raises:
-        ValueError: if one is no hook, or does not work with the model.
+        ValueError: if one is no hook or cannot work with the model.
     """
     built = []
     for index in range(len(cfg.train.hooks)):
@@ -226,10 +223,8 @@ def saving_hooks(
 
 
 def writers(cfg: DictConfig) -> list[EventWriter]:
-    """Returns Detectron2's writers, smoothing over the iterations since the line before.
-
-    A longer window would make the lines after a resume depend on iterations before it.
-    """
+    """Returns Detectron2's writers."""
+    # Smoothed over one log period: lines after a resume do not depend on iterations before it.
     folder, window = cfg.train.output_dir, cfg.train.log_period
     return [
         CommonMetricPrinter(cfg.train.max_iter, window_size=window),

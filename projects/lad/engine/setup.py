@@ -1,4 +1,4 @@
-"""Checks and set-up before a run."""
+"""Checks and setup before a run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def resolve_device(name: str) -> str:
     if name not in ("cpu", "cuda"):
         raise ValueError(f"train.device={name!r}: choose 'auto', 'cpu' or 'cuda'")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device=cuda: PyTorch finds no GPU; 'auto' takes what there is")
+        raise ValueError("train.device=cuda: PyTorch finds no GPU; choose 'auto' or 'cpu'")
     return name
 
 
 def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
-    """Checks files and folders of a run.
+    """Checks numbers, files and folders of a run.
 
     Args:
         config: the whole config.
@@ -43,8 +43,8 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
         eval_only: evaluate, do not train.
 
     Raises:
-        ValueError: if the output folder cannot be written to or holds another run, or there is
-            nothing to evaluate.
+        ValueError: if a number is out of range, the output folder cannot be written to or holds
+            another run, or there is nothing to evaluate.
         FileNotFoundError: if a checkpoint does not exist.
     """
     _check_numbers(config.train)
@@ -107,10 +107,7 @@ def detectors(config: DictConfig) -> list[tuple[str, DictConfig]]:
 
 
 def class_keys(config: DictConfig) -> list[str]:
-    """Returns the key of each detector's number of classes.
-
-    Detectron2's detectors have it at their top, from where their heads take it; ours in the head.
-    """
+    """Returns the key of each detector's number of classes: Detectron2's own, or the head's."""
     return [
         f"{key}.num_classes" if "num_classes" in node else f"{key}.head.num_classes"
         for key, node in detectors(config)
@@ -118,15 +115,12 @@ def class_keys(config: DictConfig) -> list[str]:
 
 
 def check_classes(model: nn.Module, config: DictConfig, split: str) -> None:
-    """Checks that the data has the classes that a detector predicts.
+    """Raises ValueError if the loaded datasets and the model have different numbers of classes.
 
     Args:
-        model: made from the config; one that does not tell its classes is not checked.
-        config: the whole config, its datasets loaded.
+        model: built from the config; not checked if its `ModelInfo.num_classes` is None.
+        config: the whole config.
         split: "train" or "test".
-
-    Raises:
-        ValueError: if the numbers differ.
     """
     number = model_info(model).num_classes
     for name in dataset_names(config, split):
@@ -152,22 +146,17 @@ def _check_writable(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"train.output_dir={folder}: cannot be made ({error.strerror}); choose another folder"
+            f"train.output_dir={folder}: cannot be created ({error.strerror}); choose another"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"train.output_dir={folder}: may not be written to; choose another folder")
+        raise ValueError(f"train.output_dir={folder}: cannot be written to; choose another folder")
 
 
 def set_up(config: DictConfig, args: argparse.Namespace) -> None:
     """Fixes the seed, starts the log, saves the config and seeds the random generators.
 
-    A seed of None or below 0 becomes a random one, the same in all processes; the saved config
-    holds it. An evaluation keeps its log and config in ``inference/``, so that those of the
-    training stay.
-
-    Args:
-        config: changed in place.
-        args: the command line's, to be logged.
+    A seed of None or below 0 becomes a random one, the same in all processes, also in ``config``.
+    An evaluation has its own log and config in ``inference/``. ``args`` are logged.
     """
     if config.train.seed is None or config.train.seed < 0:
         config.train.seed = comm.shared_random_seed()
@@ -178,18 +167,14 @@ def set_up(config: DictConfig, args: argparse.Namespace) -> None:
 
 
 def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Builds the optimizer node of a config for a model.
-
-    Args:
-        config: has ``params.model``, as Detectron2's common configs, which is set here.
-        model: whose parameters are trained.
+    """Builds the optimizer of a model from its config node, whose ``params.model`` is set here.
 
     Raises:
-        ValueError: if a value in it cannot work.
+        ValueError: if a value in the node cannot work.
     """
     config.params.model = model
     optimizer = build_node(config, "optimizer")
-    # Lists of a config are no plain lists, and checkpoints that hold them do not load.
+    # Checkpoints that hold a config's lists do not load.
     for group in optimizer.param_groups:
         for name, value in group.items():
             if OmegaConf.is_config(value):

@@ -41,16 +41,13 @@ def gradient_clipper(type: str, max: float) -> GradientClipper:
 class Trainer(SimpleTrainer):
     """Trains a model that returns a dict of losses on the batches of an endless loader.
 
-    The gradient of a step is the mean over ``accumulate`` batches. It equals that of one batch of
-    so many images (for models without batch statistics) where the losses are means over the images;
-    losses that are normalized by a count of the batch's positives are normalized per batch here, as
-    on the ranks of a distributed training that do not share the count.
-
-    Loss logging and the FloatingPointError at a loss that is not finite are Detectron2's.
+    The gradient of a step is the mean over ``accumulate`` batches. For losses that are means over
+    images, and models without batch statistics, it equals that of one large batch. Losses that are
+    normalized by the number of positives are normalized per batch.
 
     Args:
-        model: on its device, maybe in DistributedDataParallel.
-        data_loader: iterable without end, with ``set_start(batch_index)`` for resumed runs.
+        model: on its device, with or without DDP.
+        data_loader: endless iterable with ``set_start(batch_index)`` for resumed runs.
         optimizer: of the model's parameters.
         accumulate: batches per step.
         amp_dtype: "float16" (with loss scaling) or "bfloat16"; None trains in full precision.
@@ -71,7 +68,7 @@ class Trainer(SimpleTrainer):
         clip_grad: GradientClipper | None = None,
     ):
         if accumulate < 1:
-            raise ValueError(f"train.accumulate={accumulate}: at least one batch makes a step")
+            raise ValueError(f"train.accumulate={accumulate}: it has to be at least 1")
         if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
             raise ValueError(
                 f"train.amp.dtype={amp_dtype!r}: choose one of {', '.join(AMP_DTYPES)}"
@@ -137,7 +134,7 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a saved state; without loss scaling in it, that starts anew."""
+        """Restores a saved state; loss scaling that is not in it starts anew."""
         super().load_state_dict(state_dict)
         if self._scaler.is_enabled() and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])

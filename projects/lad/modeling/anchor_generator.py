@@ -53,7 +53,7 @@ class AnchorGenerator:
         if self._cache is None or self._cache[0] != key:
             numbers = tuple(grid.height * grid.width for grid in grids)
             boxes = torch.cat([grid_boxes(grid) for grid in grids])
-            # Each coordinate of all anchors together in memory: faster to select and to compare.
+            # Each coordinate contiguous in memory: faster to select and to compare.
             boxes = boxes.t().contiguous().to(device).t()
             self._cache = (key, Anchors(boxes, numbers, self.strides, grids))
         return self._cache[1]

@@ -1,4 +1,4 @@
-"""Detectron2's RetinaNet and FCOS as students and teachers; their checkpoints' keys stay."""
+"""Detectron2's RetinaNet and FCOS as students and teachers, with their own checkpoints' keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lad.structures import Anchors, Assignment, DensePredictions, Grid, Targets
 
 
 class Detectron2Network(DenseNetwork):
-    """What RetinaNet and FCOS share. To be inherited before Detectron2's class.
+    """Base of RetinaNet and FCOS, inherited before Detectron2's class.
 
     Args:
-        assigner: makes the labels instead of the detector's static rule.
+        assigner: makes the labels; None for the detector's own static rule.
         **detector: the arguments of Detectron2's class.
 
     Raises:
@@ -42,7 +42,7 @@ class Detectron2Network(DenseNetwork):
             )
         self.assigner = assigner
         self.coder = TransformCoder(self.box2box_transform)
-        # Read now: on a GPU a later look at the values would have to wait for it.
+        # Read now: later, reading the values would wait for the GPU.
         self._sides = [_square_side(cell) for _, cell in self.first_cells()]
 
     def first_cells(self) -> list[tuple[int, Tensor]]:
@@ -52,7 +52,7 @@ class Detectron2Network(DenseNetwork):
         return [(stride, cell + generator.offset * stride) for stride, cell in cells]
 
     def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
-        """Lays the head's maps out per anchor."""
+        """Returns the head's maps as predictions per anchor."""
         channels = [self.num_classes, 4, 1][: len(outputs)]
         parts = self._transpose_dense_predictions(outputs, channels)
         scores, regression, *quality = (torch.cat(levels, dim=1) for levels in parts)
@@ -71,7 +71,7 @@ class Detectron2Network(DenseNetwork):
         return DensePredictions(scores, "sigmoid", regression, quality_logits, anchors, self.coder)
 
     def assign(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Makes labels with the assigner, else with Detectron2's rule for this detector."""
+        """Makes labels with the assigner, without one by Detectron2's rule for this detector."""
         if self.assigner is not None:
             return super().assign(predictions, targets)
         targets = targets.to(predictions.scores.device)
@@ -82,7 +82,7 @@ class Detectron2Network(DenseNetwork):
         for image, size in enumerate(targets.image_sizes.tolist()):
             objects = (targets.image == image).nonzero(as_tuple=True)[0]
             if len(objects):  # Detectron2's FCOS fails without
-                # Numbers beyond the background's label in place of classes tell the objects.
+                # In place of classes, numbers above the background's label identify the objects.
                 numbers = num_classes + 1 + torch.arange(len(objects), device=objects.device)
                 instances = Instances(size)
                 instances.gt_boxes, instances.gt_classes = Boxes(targets.boxes[objects]), numbers
@@ -93,12 +93,30 @@ class Detectron2Network(DenseNetwork):
                 gt[image] = torch.where(is_object, found, -1)
         return Assignment(labels, gt)
 
+    def losses(
+        self,
+        predictions: DensePredictions,
+        assignment: Assignment,
+        targets: Targets,
+        *,
+        distilled: bool = False,
+    ) -> dict[str, Tensor]:
+        """Returns the losses of Detectron2's class, in float32 also under autocast."""
+        with torch.autocast(predictions.scores.device.type, enabled=False):
+            return self.detectron2_losses(predictions.float(), assignment, targets)
+
+    def detectron2_losses(
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Calls the losses of Detectron2's class with what `loss_inputs` returns."""
+        raise NotImplementedError
+
     def loss_inputs(
         self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> tuple[list[Boxes], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """Returns what Detectron2's losses take.
+        """Returns the inputs of Detectron2's losses, by level or image.
 
-        Anchors, logits, labels, regression and matched boxes, by level or by image.
+        They are anchors, logits, labels, regression and matched boxes.
         """
         sizes = predictions.anchors.num_per_level
         boxes = predictions.anchors.boxes.new_zeros(*assignment.gt.shape, 4)
@@ -117,7 +135,7 @@ class Detectron2Network(DenseNetwork):
         return {k: v for k, v in vars(self).items() if k == "loss_normalizer"}
 
     def load_training_state(self, state: Mapping[str, float]) -> None:
-        """Continues with a saved loss normalizer."""
+        """Restores a saved loss normalizer."""
         vars(self).update(state)
 
 
@@ -126,15 +144,10 @@ class RetinaNet(Detectron2Network, retinanet.RetinaNet):
 
     predicts_quality = False
 
-    def losses(
-        self,
-        predictions: DensePredictions,
-        assignment: Assignment,
-        targets: Targets,
-        *,
-        distilled: bool = False,
+    def detectron2_losses(
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
-        """Returns Detectron2's ``loss_cls`` and ``loss_box_reg``."""
+        """Returns ``loss_cls`` and ``loss_box_reg``."""
         inputs = self.loss_inputs(predictions, assignment, targets)
         return retinanet.RetinaNet.losses(self, *inputs)
 
@@ -147,15 +160,10 @@ class FCOS(Detectron2Network, fcos.FCOS):
 
     predicts_quality = True
 
-    def losses(
-        self,
-        predictions: DensePredictions,
-        assignment: Assignment,
-        targets: Targets,
-        *,
-        distilled: bool = False,
+    def detectron2_losses(
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
-        """Returns Detectron2's ``loss_fcos_cls``, ``loss_fcos_loc`` and ``loss_fcos_ctr``."""
+        """Returns ``loss_fcos_cls``, ``loss_fcos_loc`` and ``loss_fcos_ctr``."""
         labels = assignment.labels
         labels = torch.where(labels < 0, self.num_classes, labels)
         *inputs, boxes = self.loss_inputs(predictions, assignment._replace(labels=labels), targets)
@@ -177,7 +185,7 @@ class FCOS(Detectron2Network, fcos.FCOS):
 
 
 def _square_side(cell: Tensor) -> float | None:
-    """The side of a cell's only, square anchor; None for other anchors."""
+    """Returns the side of a cell's anchor if it is the only one and square, else None."""
     if len(cell) != 1 or cell.is_meta:
         return None
     left, top, right, bottom = cell[0].tolist()

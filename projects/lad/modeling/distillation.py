@@ -1,4 +1,4 @@
-"""Distillation: one training step, whose parts the methods fill in (LAD paper 3.2 to 3.4)."""
+"""The training step of distillation and its methods (LAD paper 3.2 to 3.4)."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ class Outputs(NamedTuple):
 
 
 class DistillLoss(nn.Module):
-    """A loss of the student's outputs, usually against the teacher's.
+    """A loss between the student's and usually the teacher's outputs.
 
-    Its parameters are trained with the student's and saved in the checkpoint, but are no part of
-    the exported student.
+    Its parameters are trained and saved with the student's, but not exported.
 
     Attributes:
-        intermediates: names of the inner modules, in both networks, whose outputs the loss needs.
+        intermediates: names of inner modules of both networks whose outputs the loss needs.
     """
 
     intermediates: Sequence[str] = ()
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-        """Raises ValueError if the loss cannot work between these networks."""
+        """Raises ValueError if the loss cannot work with these networks."""
 
     def forward(
         self,
@@ -56,10 +55,10 @@ class DistillLoss(nn.Module):
         """Returns named scalar losses.
 
         Args:
-            student: its outputs.
-            teacher: its outputs without gradients, None where the model has no teacher.
-            targets: the ground truth on the device of the networks.
-            assignment: what the student is trained on; None without hard labels.
+            student: the student's outputs.
+            teacher: the teacher's outputs without gradients, None without a teacher.
+            targets: the ground truth on the networks' device.
+            assignment: the student's labels; None without hard labels.
         """
         raise NotImplementedError
 
@@ -71,15 +70,14 @@ class Distillation(nn.Module):
     LAD, CoLAD and SoftLabel are subclasses that differ in `assign` and `supervise`.
 
     Args:
-        student: the network that the method is about.
-        teacher: the other one, frozen unless the method trains it; its kind, backbone and head may
-            differ from the student's, but not its anchors and classes.
-        student_checkpoint: initial weights of the student, loaded when training starts: a detector,
-            or a backbone alone.
+        student: the network to train.
+        teacher: frozen unless the method trains it. It has the student's anchors and classes, but
+            may be of another kind, with another backbone and head.
+        student_checkpoint: initial weights of the student, a detector's or a backbone's.
         teacher_checkpoint: the same for the teacher.
-        distill_losses: their losses are added to the student's.
+        distill_losses: added to the student's losses.
         switch: decides whose costs count, for methods that assign by a teacher.
-        eval_network: "student" or "teacher": which one the model itself evaluates.
+        eval_network: "student" or "teacher", used by the model in evaluation mode.
         save_teacher: keep a frozen teacher's weights in checkpoints; without them, resuming reads
             ``teacher_checkpoint`` again.
 
@@ -104,6 +102,8 @@ class Distillation(nn.Module):
         super().__init__()
         if eval_network not in NETWORKS[: 1 if teacher is None else 2]:
             raise ValueError(f"eval_network={eval_network!r}: choose 'student' or 'teacher'")
+        if teacher is student:
+            raise ValueError("model.teacher: it is the student itself; make a second network")
         if teacher is not None:
             _check_networks(student, teacher)
         self.student = student
@@ -133,13 +133,13 @@ class Distillation(nn.Module):
         """Raises ValueError if the parts do not fit the method."""
         if self.roles is not None:
             raise ValueError(
-                f"model.switch: {type(self).__name__} assigns without a teacher's costs, so there "
-                "is nothing to switch: set it to null"
+                f"model.switch: {type(self).__name__} assigns without a teacher's costs: set it "
+                "to null"
             )
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The networks' device."""
         return self.student.device
 
     def train(self, mode: bool = True) -> Distillation:
@@ -154,8 +154,8 @@ class Distillation(nn.Module):
         if not self.training:
             return self.info().networks[self.eval_network](batched_inputs)
         outputs = self.run(batched_inputs)
-        # The assignment takes the ground truth where the loader left it: its geometry is worked out
-        # on the CPU, and a GPU runs the networks meanwhile.
+        # The ground truth stays on the loader's device: the CPU computes the candidates while the
+        # GPU runs the networks.
         targets = Targets.from_instances(_ground_truth(batched_inputs))
         assignment = self.assign(outputs, targets)
         targets = targets.to(self.device)
@@ -172,7 +172,7 @@ class Distillation(nn.Module):
         return losses
 
     def run(self, batched_inputs: list[dict]) -> Outputs:
-        """Runs the networks on the same pixels; a frozen teacher without gradients."""
+        """Runs the networks on the same images; a frozen teacher without gradients."""
         images = self.student.preprocess_image(batched_inputs)
         student = self.student.run(images, self._intermediates)
         if self.teacher is None:
@@ -183,7 +183,7 @@ class Distillation(nn.Module):
             return Outputs(student, self.teacher.run(images, self._intermediates))
 
     def assign(self, outputs: Outputs, targets: Targets) -> Assignment | None:
-        """Returns what the student is trained on: its own assignment."""
+        """Returns the student's own assignment."""
         return self.student.assign(outputs.student.predictions, targets)
 
     def supervise(
@@ -194,7 +194,7 @@ class Distillation(nn.Module):
         return self.student.losses(outputs.student.predictions, assignment, targets)
 
     def info(self) -> ModelInfo:
-        """Returns what the engine needs to know."""
+        """Returns the networks and how to load and evaluate them."""
         networks = {"student": self.student}
         if self.teacher is not None:
             networks["teacher"] = self.teacher
@@ -213,9 +213,9 @@ class Distillation(nn.Module):
 
 @META_ARCH_REGISTRY.register()
 class SoftLabel(Distillation):
-    """Pure soft-label distillation: the teacher's predictions are all that the student learns from.
+    """Pure soft-label distillation: the student learns from the teacher's predictions only.
 
-    The ground truth only selects and weighs anchors (LAD paper, equation 3).
+    The ground truth selects and weights anchors (LAD paper, equation 3).
     """
 
     def assign(self, outputs: Outputs, targets: Targets) -> None:
@@ -228,13 +228,13 @@ class SoftLabel(Distillation):
         return {}
 
     def check(self) -> None:
-        """Refuses a student whose IoU branch nobody would train."""
+        """Requires a teacher, with an IoU branch if the student has one."""
         super().check()
         if self.teacher is None:
             raise ValueError("model.teacher=null: soft labels come from a teacher")
         if self.student.predicts_quality and not self.teacher.predicts_quality:
             raise ValueError(
-                "the teacher has no IoU branch for the student's to learn from: set "
+                "model.teacher: the teacher has no IoU branch, but the student has: set "
                 "model.student.head.quality=false"
             )
 
@@ -248,13 +248,13 @@ class LAD(Distillation):
     """
 
     def check(self) -> None:
-        """Refuses a student whose labels no teacher can change."""
+        """Requires a teacher, and an assigner of the student that uses costs."""
         _check_teachable(self.student, self.teacher)
 
     def assign(self, outputs: Outputs, targets: Targets) -> Assignment:
-        """Returns the labels that the teacher's costs make, or those that the switch chooses.
+        """Returns the labels from the teacher's costs, or from those that the switch chooses.
 
-        The student's assigner makes both networks' costs, so that they can be compared.
+        The student's assigner computes both networks' costs, so they are comparable.
         """
         student, teacher = outputs
         assert self.student.assigner is not None and teacher is not None
@@ -267,7 +267,7 @@ class LAD(Distillation):
             by_student = self.roles.decide(own, taught, candidates, targets, len(anchors.strides))
             costs = own.where(by_student, taught)
         assignment = assigner.assign(costs, candidates, anchors, targets)
-        # Also where the student's costs were chosen the losses report a teacher that diverged.
+        # The losses report a diverged teacher, even if the student's costs were chosen.
         return assignment._replace(cost=taught.cost)
 
     def supervise(
@@ -277,7 +277,7 @@ class LAD(Distillation):
         assert assignment is not None and assignment.cost is not None
         predictions = outputs.student.predictions
         losses = self.student.losses(predictions, assignment, targets, distilled=True)
-        # Costs that are not finite come from a diverged teacher: the first loss reports it.
+        # The costs of a diverged teacher are not finite: they make the first loss so too.
         first = next(iter(losses))
         return {**losses, first: losses[first] + 0.0 * assignment.cost.sum()}
 
@@ -286,16 +286,16 @@ class LAD(Distillation):
 class CoLAD(LAD):
     """Collaborative LAD: both networks are trained on the assignment that the switch chooses.
 
-    Distillation losses are the student's; the teacher learns from the assignment alone.
+    Distillation losses train the student; the teacher learns from the assignment alone.
     """
 
     trains_teacher = True
 
     def check(self) -> None:
-        """Requires a switch, and a teacher that is saved."""
+        """Requires a switch, and checkpoints with the teacher."""
         super().check()
         if self.roles is None:
-            raise ValueError("model.switch=null: CoLAD needs one to decide who teaches")
+            raise ValueError("model.switch=null: CoLAD needs a RoleSwitch; set one")
         if not self.save_teacher:
             raise ValueError("model.save_teacher=false: CoLAD trains the teacher; set it to true")
 
@@ -314,12 +314,14 @@ class CoLAD(LAD):
 
 def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:
     if any("instances" not in x for x in batched_inputs):
-        raise ValueError("training needs ground truth: an input has no 'instances'")
+        raise ValueError(
+            "training needs ground truth, but an input has no 'instances': use a training mapper"
+        )
     return [x["instances"] for x in batched_inputs]
 
 
 def _check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
-    """Raises ValueError unless both networks have the same anchors, feature maps and classes."""
+    """Raises ValueError unless both networks have equal anchors, feature maps and classes."""
     cells = student.first_cells(), teacher.first_cells()
     strides = [[stride for stride, _ in x] for x in cells]
     if strides[0] != strides[1]:
@@ -349,7 +351,7 @@ def _check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
 
 
 def _describe(cell: Tensor) -> str:
-    """The number and the sizes of a cell's anchors, and where the first lies."""
+    """Describes a cell's anchors: number, sizes and center of the first."""
     if cell.is_meta:
         return f"{len(cell)} anchor(s)"
     sizes = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in (cell[:, 2:] - cell[:, :2]).tolist())
@@ -364,7 +366,7 @@ def _check_teachable(student: DenseNetwork, teacher: DenseNetwork | None) -> Non
     if assigner is None or assigner.is_static:
         name = "null" if assigner is None else type(assigner).__name__
         raise ValueError(
-            f"model.student.assigner: {name} is static and has no cost that a teacher could give: "
+            f"model.student.assigner: {name} is static, so a teacher cannot change its labels: "
             "choose PAAAssigner, SimOTAAssigner or TALAssigner, or train the detector alone"
         )
 
@@ -376,7 +378,7 @@ def _check_intermediates(loss: DistillLoss, key: str, networks: Sequence[DenseNe
             if name not in known:
                 raise ValueError(
                     f"{key}: {type(loss).__name__} needs the output of {name}, which "
-                    f"{type(network).__name__} does not have"
+                    f"{type(network).__name__} does not have: name another module"
                 )
 
 

@@ -1,7 +1,4 @@
-"""The dense head: two towers shared by all levels, and what is predicted from them.
-
-Objectness (COP, IOP: LAD paper, appendix) is a part that a head may have, not another head.
-"""
+"""The dense head, with optional objectness (COP and IOP: LAD paper, appendix)."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def _conv3x3(in_channels: int, out_channels: int, *, bias: float | None = 0.0) -
 def _tower(in_channels: int, channels: int, num_convs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(num_convs):
-        # A norm has its own bias; without a norm the convolution needs one.
+        # A norm has its own bias.
         layers.append(_conv3x3(in_channels, channels, bias=None if norm else 0.0))
         if norm:
             layers.append(get_norm(norm, channels))
@@ -48,8 +45,8 @@ def _tower(in_channels: int, channels: int, num_convs: int, norm: str) -> nn.Seq
 class ConditionalObjectness(nn.Module):
     """COP: class probability as a mean over neighbors, weighted by predicted coefficients.
 
-    At each cell: mean over the kernel's neighborhood of sigmoid(the neighbor's class logit) x
-    sigmoid(the cell's coefficient for that neighbor). Neighbors outside the map count 0.5.
+    It is the mean over the kernel's neighborhood of sigmoid(the neighbor's class logit) x
+    sigmoid(the cell's coefficient for that neighbor). Logits outside the map are 0.
 
     Args:
         channels: of the box tower.
@@ -62,7 +59,7 @@ class ConditionalObjectness(nn.Module):
     def __init__(self, *, channels: int, kernel_size: int = 3):
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size}: an odd size has a center")
+            raise ValueError(f"kernel_size={kernel_size}: it has to be odd")
         self.kernel_size = kernel_size
         self.coefficients = _conv3x3(channels, kernel_size**2)
 
@@ -105,13 +102,12 @@ class PAAHead(nn.Module):
     Args:
         in_channels: channels of every feature map.
         num_classes: K.
-        num_levels: feature maps; each has its own factor for the deltas.
+        num_levels: feature maps; each has its own learned factor of the deltas.
         channels: of both towers.
         num_convs: 3x3 convolutions of each tower.
         norm: Detectron2's name of the towers' norm; "GN" has 32 groups.
         quality: predict the IoU.
-        objectness: turns class logits into probabilities with the box tower's features, such as
-            `ConditionalObjectness`.
+        objectness: such as `ConditionalObjectness`; None for plain class logits.
         prior_prob: initial class probability.
 
     Attributes:

@@ -17,13 +17,13 @@ _EPS = 1e-6
 class DetectionLosses:
     """Focal class loss, GIoU box loss and the IoU branch's cross-entropy.
 
-    Normalizers are means over the processes, so that N processes train as one with the same batch.
-    Under gradient accumulation they are those of each micro-batch.
+    Normalizers are means over the processes, so N processes train as one with the whole batch. With
+    gradient accumulation each batch has its own.
 
     Args:
         weight_boxes_by_iou: weight each positive's box loss with the detached IoU of its box and
-            normalize by their sum (PAA), where the labels are the network's own; else normalize by
-            the number of positives. Heads without the IoU branch are never weighted.
+            normalize by their sum (PAA); else normalize by the number of positives, as always
+            without the IoU branch.
         box_weight: of the box loss.
         quality_weight: of the IoU branch's loss.
         alpha: of the focal loss.
@@ -52,15 +52,10 @@ class DetectionLosses:
         *,
         weighted: bool = True,
     ) -> dict[str, Tensor]:
-        """Returns ``loss_cls``, ``loss_box_reg`` and, where predicted, ``loss_quality``: scalars.
+        """Returns scalars: ``loss_cls``, ``loss_box_reg``, with the IoU branch ``loss_quality``.
 
-        Without positives the latter two are zero, connected to the graph.
-
-        Args:
-            predictions: of N images.
-            assignment: the labels.
-            targets: G objects, on the device of the predictions.
-            weighted: False turns `weight_boxes_by_iou` off.
+        Without positives the latter two are zero, connected to the graph. Targets are on the device
+        of the predictions. ``weighted=False`` turns `weight_boxes_by_iou` off.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             predictions = predictions.float()
@@ -91,12 +86,9 @@ class DetectionLosses:
     def class_loss(
         self, predictions: DensePredictions, assignment: Assignment, at: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Returns the summed focal loss over all anchors that are not ignored.
+        """Returns the summed focal loss of all anchors that are not ignored.
 
-        Args:
-            predictions: in float32.
-            assignment: the labels.
-            at: image and anchor index of each positive.
+        ``at`` has the image and anchor index of each positive; predictions are in float32.
         """
         scores, activation = predictions.scores, predictions.activation
         own = scores[(*at, assignment.labels[at])]

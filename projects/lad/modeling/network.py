@@ -1,4 +1,4 @@
-"""What distillation and the engine ask of a model."""
+"""The interfaces of models for distillation and the engine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Roles:
         switch: makes the decisions.
 
     Attributes:
-        forced: True (the student) or False (the teacher) overrides the next decisions; None: no.
+        forced: True (the student) or False (the teacher) overrides the next decisions.
         student_teaches: scope iteration's last decision.
-        record: what the last step decided.
+        record: of the last step.
     """
 
     def __init__(self, switch: RoleSwitch):
@@ -41,11 +41,7 @@ class Roles:
         targets: Targets,
         num_levels: int,
     ) -> Tensor:
-        """Lets the switch decide a step and keeps its record.
-
-        Returns:
-            (P,) bool: where the student's cost counts.
-        """
+        """Returns the switch's decision, (P,) bool: True where the student's cost counts."""
         by_student, self.record = self.switch(
             student.cost,
             teacher.cost,
@@ -60,13 +56,13 @@ class Roles:
 
 
 class ModelInfo(NamedTuple):
-    """What engine, checkpoints, evaluation, export and tools need to know of a model.
+    """A model's networks, and how to load and evaluate them.
 
     Attributes:
         networks: the model's networks by name; a single one is "".
         evaluated: names of the networks to evaluate, by the prefix of their results.
         checkpoints: paths of initial weights, by name of the network.
-        num_classes: K; None if the model does not tell.
+        num_classes: K; None if unknown.
         roles: of the model's role switch; None without one.
     """
 
@@ -82,7 +78,7 @@ class HasInfo(Protocol):
     """A model that describes itself; any other model is a single network."""
 
     def info(self) -> ModelInfo:
-        """Returns what the engine needs to know."""
+        """Returns the networks and how to load and evaluate them."""
 
 
 def model_info(model: nn.Module) -> ModelInfo:
@@ -94,11 +90,11 @@ class NetworkOutput(NamedTuple):
     """One network's outputs for a batch.
 
     Attributes:
-        network: that made them.
-        features: feature maps that the head sees, (N, C, H_l, W_l), finest first.
+        network: the network.
+        features: the head's inputs, (N, C, H_l, W_l), finest first.
         predictions: of the head.
-        intermediates: outputs of the inner modules that a distillation loss asked for by name, one
-            per call: a tower shared by all levels has one per level.
+        intermediates: outputs of inner modules by name, one per call: a tower that all levels share
+            has one per level.
     """
 
     network: DenseNetwork
@@ -116,15 +112,14 @@ class NetworkOutput(NamedTuple):
 
 
 class DenseNetwork(nn.Module):
-    """Detectron2's `DenseDetector` cut where distillation needs it.
+    """Detectron2's `DenseDetector` in the steps that distillation needs.
 
-    To be inherited before a class of Detectron2 that is built as its `DenseDetector`. A network has
-    a backbone, feature names and a head from there; it adds `to_predictions`, `losses` and
-    `first_cells`.
+    It is inherited before a subclass of `DenseDetector`, which provides backbone, feature names and
+    head. A network adds `to_predictions`, `losses`, `first_cells` and `predicts_quality`.
 
     Attributes:
         num_classes: K.
-        assigner: makes labels from costs; None for a network with a rule of its own.
+        assigner: makes labels from costs; None for a network with its own rule.
     """
 
     num_classes: int
@@ -141,7 +136,7 @@ class DenseNetwork(nn.Module):
         return super().preprocess_image(batched_inputs)  # type: ignore[misc]
 
     def extract(self, images: ImageList) -> list[Tensor]:
-        """Returns the feature maps that the head sees, finest first."""
+        """Returns the head's inputs, finest first."""
         features = self.backbone(images.tensor)
         return [features[name] for name in self.head_in_features]
 
@@ -150,7 +145,7 @@ class DenseNetwork(nn.Module):
         return self.to_predictions(self.head(features), features)
 
     def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
-        """Lays the head's maps out per anchor."""
+        """Returns the head's maps as predictions per anchor."""
         raise NotImplementedError
 
     def first_cells(self) -> list[tuple[int, Tensor]]:
@@ -163,11 +158,9 @@ class DenseNetwork(nn.Module):
         raise NotImplementedError
 
     def assign(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Makes labels from predictions, by default this network's assigner.
+        """Makes labels from predictions of this or another network with the same anchors.
 
-        Args:
-            predictions: of this or another network with the same anchors.
-            targets: where the loader left them or on the device of the predictions.
+        Targets are on the loader's device or that of the predictions.
         """
         assert self.assigner is not None
         anchors = predictions.anchors
@@ -184,14 +177,10 @@ class DenseNetwork(nn.Module):
         *,
         distilled: bool = False,
     ) -> dict[str, Tensor]:
-        """Returns the losses of predictions on an assignment.
+        """Returns the losses of this network's predictions on an assignment.
 
-        Args:
-            predictions: of this network.
-            assignment: the labels.
-            targets: on the device of the predictions.
-            distilled: whether another network may have made the labels, which some networks'
-                losses take into account.
+        Targets are on the device of the predictions. ``distilled`` says that the labels may come
+        from another network's costs, which changes some networks' losses.
         """
         raise NotImplementedError
 
@@ -204,39 +193,29 @@ class DenseNetwork(nn.Module):
         return self.losses(predictions, self.assign(predictions, targets), targets)
 
     def run(self, images: ImageList, intermediates: Sequence[str] = ()) -> NetworkOutput:
-        """Runs the network and collects what inner modules put out.
+        """Runs the network on the images of `preprocess_image`.
 
-        Args:
-            images: of `preprocess_image`.
-            intermediates: names of inner modules, as in `nn.Module.get_submodule`.
+        ``intermediates`` names inner modules, as in `nn.Module.get_submodule`, to record.
         """
         with recorded(self, intermediates) as outputs:
             features = self.extract(images)
             return NetworkOutput(self, features, self.predict(features), outputs)
 
     def info(self) -> ModelInfo:
-        """Returns what the engine needs to know."""
+        """Describes a single network."""
         return ModelInfo({"": self}, {"": ""}, num_classes=self.num_classes)
 
     def training_state(self) -> dict[str, float]:
-        """Returns what a training needs to continue exactly besides the weights."""
+        """Returns the state besides weights that an exact resume needs."""
         return {}
 
     def load_training_state(self, state: Mapping[str, float]) -> None:
-        """Continues from what `training_state` returned."""
+        """Restores the state from `training_state`."""
 
 
 @contextmanager
 def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects the outputs of inner modules while the block runs, without a second run.
-
-    Args:
-        module: holds them.
-        names: as in `nn.Module.get_submodule`.
-
-    Yields:
-        The outputs by name, one per call.
-    """
+    """Records the outputs of inner modules by name, one per call, while the block runs."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     handles = [
         module.get_submodule(name).register_forward_hook(
@@ -252,7 +231,7 @@ def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list
 
 
 def same_values(values: Tensor, other: Tensor, *, atol: float = 0.0) -> bool:
-    """Whether two tensors are equal; of tensors without memory only the shapes are compared."""
+    """Whether two tensors are equal; on the meta device only shapes are compared."""
     if values.shape != other.shape or values.is_meta or other.is_meta:
         return values.shape == other.shape
     return torch.allclose(values.cpu(), other.cpu(), rtol=0, atol=atol)

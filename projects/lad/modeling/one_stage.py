@@ -1,4 +1,4 @@
-"""A one-stage detector that assigns its own labels: PAA's, with any assigner."""
+"""PAA's one-stage detector, with any assigner."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class OneStageDetector(DenseNetwork, DenseDetector):
     """A dense detector trained on an assignment (PAA, ATSS, SimOTA, TAL: the assigner decides).
 
     Args:
-        backbone: gives a dict of feature maps.
-        head: makes maps of scores, regression and quality from the feature maps.
+        backbone: returns a dict of feature maps.
+        head: predicts maps of scores, regression and quality.
         head_in_features: names of the feature maps, finest first.
         anchor_generator: one square anchor per cell; as many strides as feature maps.
         assigner: makes labels from costs.
-        losses: makes losses from predictions and labels.
+        losses: from predictions and labels.
         postprocessor: makes detections from predictions.
         pixel_mean: per channel, in the images' order (RGB in the shipped configs).
         pixel_std: per channel.
-        coder: what the head's regression means.
+        coder: between the head's regression and boxes; None for `DeltaCoder`.
 
     Raises:
         ValueError: when the strides of features and anchors, or the numbers of classes of head and
@@ -76,7 +76,7 @@ class OneStageDetector(DenseNetwork, DenseDetector):
             )
         self.num_classes = head.num_classes
         self.anchor_generator = anchor_generator
-        # Saved with the weights, which are useless with other anchors: loading compares them.
+        # Saved with the weights, which are useless with other anchors: loading checks it.
         layout = torch.tensor([anchor_generator.strides, anchor_generator.sizes]).T
         self.register_buffer("anchor_layout", layout)
         self.assigner = assigner
@@ -96,7 +96,7 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         return [(stride, size * unit) for stride, size in zip(strides, sizes, strict=True)]
 
     def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
-        """Lays the head's maps out per anchor."""
+        """Returns the head's maps as predictions per anchor."""
         scores, regression, quality = outputs
 
         def per_anchor(maps: list[Tensor]) -> Tensor:
@@ -121,8 +121,8 @@ class OneStageDetector(DenseNetwork, DenseDetector):
     ) -> dict[str, Tensor]:
         """Returns the losses of predictions on an assignment.
 
-        PAA weights the box losses by the IoU of this network's boxes, for labels that are its own:
-        on distilled labels they are not weighted (LAD section 3.2).
+        PAA weights the box losses by IoU on the network's own labels; on distilled labels they are
+        not weighted (LAD section 3.2).
         """
         return self.detection_losses(predictions, assignment, targets, weighted=not distilled)
 

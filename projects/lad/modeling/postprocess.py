@@ -15,10 +15,9 @@ _VOTE_SIGMA = 0.025
 
 
 class PostProcessor:
-    """Makes the detections of each image out of dense predictions.
+    """Makes detections from dense predictions.
 
-    `select` is made of tensor operations of fixed shapes, for export; `detect` packs one image's
-    detections.
+    `select` has tensor operations of fixed shapes only, for export; `detect` works per image.
 
     Args:
         score_thresh: detections score above this.
@@ -49,18 +48,14 @@ class PostProcessor:
     ) -> list[Instances]:
         """Returns the detections of each image, best first, in pixels of the input.
 
-        Args:
-            predictions: of N images.
-            image_sizes: N heights and widths before padding.
+        ``image_sizes`` are N heights and widths before padding.
         """
         sizes = torch.tensor(image_sizes, device=predictions.scores.device)
         scores, boxes = self.select(predictions, sizes)
         return [self.detect(*image) for image in zip(scores, boxes, image_sizes, strict=True)]
 
     def select(self, predictions: DensePredictions, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Selects the best anchors of each level.
-
-        M is the sum over the levels of `topk_candidates`, or of the level's anchors if fewer.
+        """Selects the M best anchors, at most `topk_candidates` per level.
 
         Args:
             predictions: of N images.
@@ -114,7 +109,7 @@ def vote(
         classes: (M,).
 
     Returns:
-        (D, 4) boxes. One that no box overlaps, not even itself, stays.
+        (D, 4) boxes, unchanged where no box votes.
     """
     iou = pairwise_iou(Boxes(kept), Boxes(boxes))
     votes = (iou > _VOTE_IOU) & (kept_classes[:, None] == classes)

@@ -1,1 +1,1 @@
-"""Pure functions on boxes, scores and process groups; they know nothing of the layers above."""
+"""Functions on boxes, scores and process groups."""

@@ -1,7 +1,6 @@
 """Overlaps of paired boxes, and clipping.
 
-Detectron2's and fvcore's functions are not used: fvcore's GIoU asserts on values, which turns a NaN
-into an AssertionError and waits for the GPU, and Detectron2's IoU is a matrix of all pairs.
+fvcore's GIoU is not used since it asserts on values: it fails at a NaN and waits for the GPU.
 """
 
 from __future__ import annotations
@@ -11,12 +10,7 @@ from torch import Tensor
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
-    """Clips boxes to their images.
-
-    Args:
-        boxes: (..., 4).
-        image_sizes: (..., 2) heights and widths, broadcastable to the boxes.
-    """
+    """Clips (..., 4) boxes to images of (..., 2) heights and widths, broadcastable."""
     limits = image_sizes.flip(-1).to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], dim=-1))
 
@@ -24,7 +18,7 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
 def paired_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     """Returns the (...,) IoU of each box with its partner; two boxes without area have IoU 0.
 
-    Fastest where a coordinate of all boxes lies together in memory (as coders give them).
+    Fastest if each coordinate is contiguous in memory, as in the boxes that coders return.
     """
     boxes, others = torch.broadcast_tensors(boxes, others)
     return _overlap(boxes.movedim(-1, 0), others.movedim(-1, 0), eps)[0]

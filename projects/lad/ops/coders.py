@@ -1,4 +1,4 @@
-"""Box coders: what the regression outputs of a head mean."""
+"""Box coders: between the regression outputs of a head and boxes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DeltaCoder:
 
     def decode(self, anchors: Tensor, regression: Tensor) -> Tensor:
         """Returns (..., 4) boxes from (..., 4) anchors, broadcastable, and (..., 4) deltas."""
-        # Coordinate by coordinate: operations over a last dimension of two are several times slower
+        # By coordinate: operations over a last dimension of two are several times slower.
         left, top, right, bottom = anchors.unbind(dim=-1)
         dx, dy, dw, dh = regression.unbind(dim=-1)
         width, height = right - left, bottom - top
@@ -97,7 +97,7 @@ class DistributionCoder:
 
     def __init__(self, *, num_bins: int = 17, units_per_side: float = 8.0):
         if num_bins < 2:
-            raise ValueError(f"num_bins={num_bins}: a distance lies between two bins")
+            raise ValueError(f"num_bins={num_bins}: it has to be at least 2")
         self.num_bins = num_bins
         self.distances = DistanceCoder(units_per_side=units_per_side)
 
@@ -123,11 +123,7 @@ class BoxTransform(Protocol):
 
 
 class TransformCoder:
-    """A coder made of one of Detectron2's ``Box2BoxTransform*``.
-
-    Args:
-        transform: such as Detectron2's ``Box2BoxTransformLinear``.
-    """
+    """A coder that applies one of Detectron2's ``Box2BoxTransform*``."""
 
     def __init__(self, transform: BoxTransform):
         self.transform = transform

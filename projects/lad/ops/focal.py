@@ -1,8 +1,7 @@
 """Sigmoid focal loss (arXiv 1708.02002) as two terms, for targets 0 and 1.
 
-A dense detector has one positive class per row of K scores, and most rows have none. With separate
-terms the loss of a row is the sum of all negative terms plus a correction at the positive class,
-without one-hot targets of the size of the predictions.
+A row of K scores has at most one positive class. Its loss is the sum of all negative terms plus a
+correction at the positive class, without one-hot targets.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ def focal_negative(scores: Tensor, activation: str, alpha: float, gamma: float) 
 
     Args:
         scores: logits or probabilities, any shape, float32.
-        activation: "sigmoid" for logits, "none" for probabilities, whose cross-entropy clamps
-            logarithms at -100.
-        alpha: weight of the positive half; this one weighs 1 - alpha.
+        activation: "sigmoid" for logits, "none" for probabilities (logarithms clamped at -100).
+        alpha: weight of the positive term; the negative term has 1 - alpha.
         gamma: focusing exponent.
     """
     probability = scores.sigmoid() if activation == "sigmoid" else scores
@@ -37,19 +35,10 @@ def focal_negative(scores: Tensor, activation: str, alpha: float, gamma: float) 
 
 
 def focal_negative_sum(scores: Tensor, activation: str, alpha: float, gamma: float) -> Tensor:
-    """Row sums of `focal_negative`, outside the autograd graph.
+    """Returns the (P,) row sums of `focal_negative` of (P, K) scores, without gradients.
 
     Logits on a CPU are summed in NumPy, some rows at a time: large intermediate results and
     ``softplus`` would take most of the time of an assignment cost.
-
-    Args:
-        scores: (P, K) logits or probabilities.
-        activation: as in `focal_negative`.
-        alpha: as in `focal_negative`.
-        gamma: focusing exponent.
-
-    Returns:
-        (P,) sums.
     """
     scores = scores.detach().float()
     if scores.device.type == "cpu" and activation == "sigmoid":
@@ -60,7 +49,7 @@ def focal_negative_sum(scores: Tensor, activation: str, alpha: float, gamma: flo
 
 
 def _negative_sum_numpy(logits: np.ndarray, gamma: float) -> np.ndarray:
-    """Row sums of p^gamma log(1 + odds); NaN where the type does not hold the odds."""
+    """Returns the row sums of p^gamma log(1 + odds); NaN where the odds overflow."""
     shape = min(_ROWS, len(logits)), logits.shape[1]
     all_odds, all_total = np.empty(shape, logits.dtype), np.empty(shape, logits.dtype)
     sums, ones = np.empty(len(logits), logits.dtype), np.ones(shape[1], logits.dtype)

@@ -15,7 +15,7 @@ from lad.modeling.backbones.deformable import DeformableBottleneckBlock, Deforma
 from lad.modeling.backbones.resnet import build_resnet
 
 
-def randomise_norms(model: nn.Module) -> None:
+def randomize_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -26,7 +26,7 @@ def randomise_norms(model: nn.Module) -> None:
 def test_resnext_gives_torchvisions_features():
     torch.manual_seed(0)
     reference = TorchvisionResNet(Bottleneck, [3, 4, 6, 3], groups=32, width_per_group=4).eval()
-    randomise_norms(reference)
+    randomize_norms(reference)
     model = build_resnet(depth=50, num_groups=32, width_per_group=4).eval()
     report = load_state(model, reference.state_dict(), complete=True)
     assert report.unused == ["fc.weight", "fc.bias"]
@@ -68,7 +68,7 @@ def test_deformable_conv_without_offsets_is_half_a_plain_one(groups, stride):
 def test_deformable_conv_samples_where_the_offsets_say():
     conv = DeformableConv(1, 1, kernel_size=3, padding=1, bias=False)
     nn.init.zeros_(conv.weight)
-    conv.weight.data[0, 0, 1, 1] = 2.0  # the centre, element 4
+    conv.weight.data[0, 0, 1, 1] = 2.0  # the center, element 4
     x = torch.arange(20.0).reshape(1, 1, 4, 5)
     control = torch.zeros(1, 27, 4, 5)
     control[:, 2 * 4] = 1.0  # one row down
@@ -131,7 +131,7 @@ def test_frozen_stages():
         ({"depth": 20}, "depth=20: choose one of"),
         ({"depth": 18, "num_groups": 32}, "depth=18 has no bottlenecks"),
         ({"depth": 34, "deform_stages": ["res5"]}, "depth=34 has no bottlenecks"),
-        ({"depth": 50, "deform_stages": ["res6"]}, "deform_stages has res6: stages are"),
+        ({"depth": 50, "deform_stages": ["res6"]}, "deform_stages has res6: choose from"),
     ],
 )
 def test_options_that_cannot_work(options, message):

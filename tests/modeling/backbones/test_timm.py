@@ -215,7 +215,7 @@ def test_pixel_statistics():
         ),
         ({"name": "test_resnet", "freeze_at": 9}, "freeze_at=9: choose 0"),
         ({"name": "test_resnet", "norm": "GN"}, "norm=GN: choose BN or FixedBN"),
-        ({"name": "vgg11", "drop_path_rate": 0.5}, "timm gives no feature maps of vgg11"),
+        ({"name": "vgg11", "drop_path_rate": 0.5}, "timm has no feature maps of vgg11"),
     ],
 )
 def test_options_that_cannot_work(options, message):

@@ -1,1 +1,1 @@
-"""Backbones beyond those that Detectron2 builds by itself."""
+"""Backbones that Detectron2 does not have."""

@@ -1,6 +1,6 @@
 """Modulated deformable convolution (v2, arXiv 1811.11168) on torchvision's operator.
 
-Detectron2's own needs its compiled extension; names and channel order of the weights are the same.
+Detectron2's needs its compiled extension; names and channel order of the weights are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchvision.ops import deform_conv2d
 
 
 class DeformableConv(Conv2d):
-    """A convolution whose samples are moved and weighted, each kernel element by its own values."""
+    """A convolution with an offset and a weight per kernel element and cell."""
 
     def forward(self, x: Tensor, offset_and_mask: Tensor) -> Tensor:
         """Convolves in float32, also under autocast.
@@ -28,7 +28,7 @@ class DeformableConv(Conv2d):
                 each element in turn, then k logits of the samples' weights.
         """
         offsets = offset_and_mask.shape[1] // 3 * 2
-        # The operator wants one type for all, and positions need more digits than half floats have.
+        # The operator needs one type for all, and positions need more precision than half floats.
         with torch.autocast(x.device.type, enabled=False):
             values = offset_and_mask.float()
             out = deform_conv2d(
@@ -45,14 +45,14 @@ class DeformableConv(Conv2d):
 
 
 class DeformableBottleneckBlock(BottleneckBlock):
-    """A bottleneck with a deformable 3x3 convolution; at first each sample lies on its cell.
+    """A bottleneck with a deformable 3x3 convolution, whose offsets are initially 0.
 
     Args:
         in_channels: of the block.
         out_channels: of the block.
         bottleneck_channels: of the 3x3 convolution.
         norm: Detectron2's name of the norm, or a class.
-        **options: as those of Detectron2's `BottleneckBlock`.
+        **options: of Detectron2's `BottleneckBlock`.
     """
 
     conv2: Conv2d

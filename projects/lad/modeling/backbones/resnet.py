@@ -39,7 +39,7 @@ NORMS = {"FixedBN": FixedBatchNorm2d}
 
 
 class LastLevelP6P7NoReLU(LastLevelP6P7):
-    """P6 and P7 by stride-2 convolutions with no ReLU between them, as the reference has it."""
+    """P6 and P7 by stride-2 convolutions without a ReLU between them, as in the official code."""
 
     def forward(self, c5: Tensor) -> list[Tensor]:
         """Returns P6 and P7 from ``in_feature``'s map."""
@@ -64,8 +64,8 @@ def build_resnet(
         depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
         norm: "FixedBN" (fixed statistics, trained affine: for pre-trained weights), or any of
             Detectron2's names: "BN", "GN", "SyncBN", "FrozenBN".
-        freeze_at: how many of stem, res2, res3 ... are not trained; 2 freezes stem and res2.
-        out_features: stages to give out.
+        freeze_at: number of frozen parts: stem, res2, res3 ...; 2 freezes stem and res2.
+        out_features: stages to return.
         width: channels of the stem; the stages have 1, 2, 4, 8 times as many (x 4 in bottlenecks).
         num_groups: of the 3x3 convolutions in bottlenecks; ResNeXt-101 64x4d has 64.
         width_per_group: channels of each of these groups in res2, for a ``width`` of 64; 4 in
@@ -73,14 +73,14 @@ def build_resnet(
         deform_stages: stages whose 3x3 convolutions are deformable (v2); bottlenecks only.
 
     Raises:
-        ValueError: for another depth, groups or deformable stages where there are no bottlenecks,
-            or a stage that does not exist.
+        ValueError: for another depth, an unknown stage, or groups or deformable stages without
+            bottlenecks.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth={depth}: choose one of {sorted(BLOCKS)}")
     unknown = sorted(set(deform_stages) - {"res2", "res3", "res4", "res5"})
     if unknown:
-        raise ValueError(f"deform_stages has {unknown[0]}: stages are res2, res3, res4 and res5")
+        raise ValueError(f"deform_stages has {unknown[0]}: choose from res2, res3, res4, res5")
     bottleneck = depth >= 50
     if not bottleneck and (num_groups > 1 or deform_stages):
         raise ValueError(

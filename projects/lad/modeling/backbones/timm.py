@@ -1,4 +1,4 @@
-"""Any of timm's pyramids as a backbone: Swin, ConvNeXt, MobileNet, EfficientNet-Lite and others."""
+"""timm's pyramids as backbones: Swin, ConvNeXt, MobileNet, EfficientNet-Lite and others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class PaddedSwinBlock(SwinTransformerBlock):
-    """Swin's block for maps of any size: pads to whole windows first and shifts then.
+    """Swin's block for maps of any size: pads to whole windows, then shifts.
 
-    timm's shifts first, which at other sizes puts the mask between far ends in the wrong place. The
-    order here is that of Swin's authors for detection.
+    This is the order of Swin's authors for detection. timm shifts first, which misplaces the
+    attention mask where padding is needed.
     """
 
     def _attn(self, x: Tensor) -> Tensor:
@@ -33,23 +33,20 @@ class PaddedSwinBlock(SwinTransformerBlock):
 class TimmBackbone(Backbone):
     """Feature maps of a timm model, named by stride: "res3" has stride 8, "res4" 16, "res5" 32.
 
-    Images of any size are taken; `size_divisibility` is the largest stride.
-
     Args:
         name: timm's name of the model.
         out_features: feature maps to return; later stages are not built.
-        norm: what batch norms do: "BN" as usual, "FixedBN" (fixed statistics, trained affine: for
-            pre-trained weights and small batches).
-        norm_outputs: give each feature map its own LayerNorm over channels, as Swin needs.
+        norm: of batch norms: "BN", or "FixedBN" (fixed statistics, trained affine: for pre-trained
+            weights and small batches).
+        norm_outputs: normalize each feature map with a LayerNorm over channels, as Swin needs.
         drop_path_rate: probability that the deepest residual branch is dropped in training.
-        freeze_at: what is not trained: 2 freezes everything up to "res2"; 0 nothing.
-        grad_checkpointing: compute activations again in the backward pass instead of storing them.
-        pretrained: download timm's weights. Weights in a file are loaded as those of every model
-            are: train.init_checkpoint, model.student_checkpoint ...
+        freeze_at: 2 freezes everything up to "res2"; 0 nothing.
+        grad_checkpointing: recompute activations in the backward pass instead of storing them.
+        pretrained: download timm's weights; files are loaded by train.init_checkpoint and others.
 
     Raises:
-        ValueError: for a name that timm does not know, a model that takes one image size only or
-            has no pyramid, and for features or options that the model does not have.
+        ValueError: for an unknown name, a model with a fixed image size or without a pyramid, and
+            for features or options that the model does not have.
     """
 
     body: Any
@@ -103,7 +100,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns (N, C, H / stride, W / stride) maps of (N, 3, H, W) images.
 
-        Images of other sizes are padded on the right and below to multiples of `size_divisibility`.
+        Images are padded on the right and below to multiples of `size_divisibility`.
         """
         divisor = self.size_divisibility
         height, width = images.shape[-2:]
@@ -123,13 +120,9 @@ class TimmBackbone(Backbone):
         return self
 
     def pretrained_names(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Returns this module's names of a timm model's weights, of Swin's authors' too.
+        """Returns this module's names for the keys of timm's, or Swin's authors', state dict.
 
-        Args:
-            keys: of the whole model's state dict.
-
-        Returns:
-            The names, None where there is no counterpart; empty if the keys are not the model's.
+        Keys without a counterpart have None. The result is empty for another model's keys.
         """
         # timm flattens names: layers.0 of the whole model is layers_0 of its pyramid.
         own = {_flat(key.removeprefix("model.")): f"body.{key}" for key in self.body.state_dict()}
@@ -148,7 +141,7 @@ class TimmBackbone(Backbone):
         return self.norms[key](x).permute(0, 3, 1, 2).contiguous()
 
     def _drop_unused(self) -> None:
-        """Drops the blocks after the last feature map where timm keeps them."""
+        """Drops the blocks after the last feature map, which timm may keep."""
         last = self.body.feature_info.module_name()[-1]
         if last.startswith("blocks.") and isinstance(
             getattr(self.body, "blocks", None), nn.Sequential
@@ -156,7 +149,7 @@ class TimmBackbone(Backbone):
             del self.body.blocks[int(last.split(".")[1]) + 1 :]
 
     def _modules_up_to(self, freeze_at: int) -> list[nn.Module]:
-        """Returns the modules that make the feature map of stride 2^freeze_at, none for 0."""
+        """Returns the modules up to the feature map of stride 2^freeze_at, none for 0."""
         if freeze_at == 0:
             return []
         info = self.body.feature_info.info
@@ -170,11 +163,11 @@ class TimmBackbone(Backbone):
         raise ValueError(f"freeze_at={freeze_at}: choose 0 (nothing) or one of {sorted(ends)}")
 
     def _checkpoint(self, name: str) -> None:
-        # Per stage where stages offer it (block by block), else the whole network's way.
+        # By stage if stages offer it, else as the whole network does.
         stages = [x for x in self.body.modules() if hasattr(x, "grad_checkpointing")]
         inner = [x for x in stages if x is not self.body]
         if not stages:
-            raise ValueError(f"grad_checkpointing=True: timm offers none for {name}")
+            raise ValueError(f"grad_checkpointing=True: timm has none for {name}; set it to False")
         for module in inner or stages:
             module.grad_checkpointing = True
 
@@ -183,24 +176,22 @@ def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
     """Returns mean and standard deviation of 0..255 RGB that a timm model was trained with.
 
     Raises:
-        ValueError: for a name that timm does not know.
+        ValueError: for an unknown name.
     """
     pretrained = _pretrained_config(name)
     return [255 * x for x in pretrained.mean], [255 * x for x in pretrained.std]
 
 
 def swin_key(key: str) -> str:
-    """Returns timm's name of a parameter of Swin's authors.
-
-    They merge patches at the end of a stage, timm at the beginning of the next one.
-    """
+    """Returns timm's name for a parameter of Swin's authors."""
+    # They merge patches at the end of a stage, timm at the start of the next one.
     return re.sub(
         r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", key
     )
 
 
 def _flat(name: str) -> str:
-    """Returns a name that is the same in a whole model and in its pyramid."""
+    """Returns the form of a name that a whole model and its pyramid share."""
     return name.replace(".", "_")
 
 
@@ -213,7 +204,7 @@ def _options(name: str, drop_path_rate: float) -> dict[str, Any]:
     pretrained = _pretrained_config(name)
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if name.startswith("swin_"):
-        # All stages in shifted windows, however small the map that the size in the name leaves.
+        # All stages shift windows, even if the image size in the name makes their maps small.
         options |= {
             "strict_img_size": False,
             "always_partition": True,
@@ -221,7 +212,7 @@ def _options(name: str, drop_path_rate: float) -> dict[str, Any]:
         }
     elif pretrained.fixed_input_size:
         raise ValueError(
-            f"{name} takes images of one size only: choose a pyramid without, or swin_*"
+            f"{name} takes images of one size only: choose swin_* or a model of any size"
         )
     return options
 
@@ -237,11 +228,11 @@ def _create(name: str, **options: Any) -> nn.Module:
     try:
         return timm.create_model(name, features_only=True, **options)
     except (TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"timm gives no feature maps of {name} with {options}: {error}") from error
+        raise ValueError(f"timm has no feature maps of {name} with {options}: {error}") from error
 
 
 def _indices(name: str, strides: list[int], features: Sequence[str]) -> list[int]:
-    """Returns the indices of timm's feature maps of the strides that names mean."""
+    """Returns the indices of timm's feature maps for names such as "res3"."""
     if len(set(strides)) < len(strides):
         raise ValueError(f"{name} is no pyramid: its feature maps have strides {strides}")
     names = [f"res{int(math.log2(stride))}" for stride in strides]

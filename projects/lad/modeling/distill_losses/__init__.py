@@ -1,1 +1,1 @@
-"""Losses between a student and a teacher, combined freely with every assignment."""
+"""Losses between a student and a teacher, for every assignment."""

@@ -19,7 +19,7 @@ _EPS = 1e-6
 def focal_kl(
     student: Tensor, teacher: Tensor, gamma: float, *, activations: tuple[str, str]
 ) -> Tensor:
-    """Kullback-Leibler divergence of Bernoulli distributions with a focal factor, elementwise.
+    """Returns the KL divergence of Bernoulli distributions with a focal factor, elementwise.
 
     w (t log(t/p) + (1 - t) log((1 - t)/(1 - p))) with w = ((t - p)^2 + 1e-6)^(gamma / 2), p the
     student's and t the teacher's probability. w is part of the gradient.
@@ -37,7 +37,7 @@ def focal_kl(
 
 
 def _with_logs(scores: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability, its logarithm and that of its complement."""
+    """Returns probability p, log p and log (1 - p)."""
     if activation == "sigmoid":
         return scores.sigmoid(), F.logsigmoid(scores), F.logsigmoid(-scores)
     p = scores.clamp(_EPS, 1 - _EPS)
@@ -45,11 +45,11 @@ def _with_logs(scores: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]
 
 
 class SoftLabelLoss(DistillLoss):
-    """Pulls the student's class scores, IoU branch and boxes towards the teacher's.
+    """The student's class scores, IoU branch and boxes against the teacher's.
 
-    The class term counts every anchor and class; box and quality terms those anchors whose teacher
-    box overlaps an object by more than ``min_iou``. All are divided by the sum of these overlaps
-    (mean over the processes). Without such an anchor all terms are zero.
+    The class term covers every anchor and class, the box and quality terms the anchors whose
+    teacher box has an IoU above ``min_iou`` with an object. All are divided by the sum of these
+    IoUs (mean over the processes). Without such an anchor all terms are zero.
 
     Args:
         kind: of the class term: "kl" (with the focal factor), "l1" or "l2" on probabilities.
@@ -58,8 +58,8 @@ class SoftLabelLoss(DistillLoss):
         quality_weight: of the IoU branch's KL term.
         quality_gamma: of that term's focal factor.
         box_weight: of the GIoU term between both networks' boxes.
-        min_iou: anchors are selected above this overlap.
-        select_by: "teacher_box", or "anchor": the anchor's overlap, not the teacher box's.
+        min_iou: anchors with a higher IoU are selected.
+        select_by: "teacher_box" or "anchor": whose IoU selects.
 
     Raises:
         ValueError: for another kind or select_by.
@@ -103,10 +103,7 @@ class SoftLabelLoss(DistillLoss):
         targets: Targets,
         assignment: Assignment | None,
     ) -> dict[str, Tensor]:
-        """Returns ``loss_soft_cls`` and ``loss_soft_box``.
-
-        Where both networks have the IoU branch, ``loss_soft_quality`` too.
-        """
+        """Returns ``loss_soft_cls``, ``loss_soft_box`` and, with IoU branches, the quality loss."""
         assert teacher is not None
         return self.between(student.predictions, teacher.predictions, targets)
 
@@ -126,7 +123,7 @@ class SoftLabelLoss(DistillLoss):
             at = image, anchor
             weights = overlap[at]
             total = mean_over_ranks(weights.sum())
-            # Nothing selected anywhere: every term is zero, the class term too.
+            # If no anchor is selected, every term is zero, including the class term.
             factor = torch.where(total > 0, 1 / total.clamp(min=_EPS), 0.0)
 
             student_boxes = clip_boxes(student.boxes(at), targets.image_sizes[image])
@@ -146,7 +143,7 @@ class SoftLabelLoss(DistillLoss):
             return losses
 
     def _class_term(self, student: DensePredictions, teacher: DensePredictions) -> Tensor:
-        """The class term, summed over all anchors and classes of the batch."""
+        """Returns the class term, summed over all anchors and classes of the batch."""
         if self.kind == "kl":
             kinds = student.activation, teacher.activation
             return focal_kl(student.scores, teacher.scores, self.gamma, activations=kinds).sum()
@@ -155,12 +152,7 @@ class SoftLabelLoss(DistillLoss):
 
 
 def best_overlap(boxes: Tensor, targets: Targets) -> Tensor:
-    """Returns the (N, R) highest IoU of each box with an object of its image, 0 without objects.
-
-    Args:
-        boxes: (N, R, 4).
-        targets: G objects of N images.
-    """
+    """Returns (N, R): each of (N, R, 4) boxes' highest IoU with its image's objects, else 0."""
     best = boxes.new_zeros(boxes.shape[:2])
     counts = torch.bincount(targets.image, minlength=len(boxes)).tolist()
     for index, gt_boxes in enumerate(targets.boxes.split(counts)):
