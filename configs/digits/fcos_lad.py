@@ -1,4 +1,4 @@
-"""LAD of Detectron2's FCOS with SimOTA, from a wider FCOS: the digit scenes' PAA has other anchors."""
+"""LAD of Detectron2's FCOS with SimOTA, from a wider FCOS: PAA has other anchors."""
 
 from ..common.models.assigners import use_simota
 from ..common.models.detectron2 import fcos_small

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,22 +65,20 @@ def resolve_claims(
     ``pairs`` has at least those whose (P,) ``iou`` reaches `min_iou` or is the object's highest.
     """
     slot, gt = pairs.slot(num_anchors), pairs.gt
-    num_slots = len(targets.image_sizes) * num_anchors
-    none = len(targets.boxes)
-
-    highest = iou.new_full((num_slots,), min_iou).scatter_reduce_(0, slot, iou, "amax")
-    wins = iou == highest.index_select(0, slot)
-    owner = gt.new_full((num_slots,), none)
-    owner.scatter_reduce_(0, slot, torch.where(wins, gt, none), "amin")
-
-    best = iou.new_zeros(none).scatter_reduce_(0, gt, iou, "amax")
+    num_slots, num_objects = len(targets.image_sizes) * num_anchors, len(targets.boxes)
+    best = iou.new_zeros(num_objects).scatter_reduce_(0, gt, iou, "amax")
     is_best = (iou == best.index_select(0, gt)) & (iou > 0)
-    best_owner = gt.new_full((num_slots,), -1)
-    best_owner.scatter_reduce_(0, slot, torch.where(is_best, gt, -1), "amax")
-    owner, best_owner = (x.index_select(0, slot) for x in (owner, best_owner))
-    return torch.where(best_owner >= 0, best_owner, owner) == gt
+    highest = iou.new_full((num_slots,), min_iou).scatter_reduce_(0, slot, iou, "amax")
+    is_highest = iou == highest.index_select(0, slot)
+    # The larger claim wins: an object's best, the later object first, before the highest IoU, the
+    # earlier object first.
+    claim = torch.where(is_highest, num_objects - 1 - gt, -1)
+    claim = torch.where(is_best, num_objects + gt, claim)
+    largest = claim.new_full((num_slots,), -1).scatter_reduce_(0, slot, claim, "amax")
+    return (claim >= 0) & (claim == largest.index_select(0, slot))
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # of objects without area, which no cell reaches
 def window_pairs(
     grids: tuple[Grid, ...], targets: Targets, min_iou: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -104,33 +103,38 @@ def window_pairs(
     Returns:
         (P,) object, level and anchor of each pair, ordered so, and its (P, 4) anchor box.
     """
-    _, height, width, stride, side, offset = _grid_tensors(grids)
-    boxes = targets.boxes.double()[:, None]  # (G, 1, 4) against (L,): all tensors are (G, L)
-    left, top, right, bottom = boxes.unbind(dim=-1)
-    padded = pad_sizes(targets.image_sizes)[targets.image].double()[:, None]
-    rows = torch.minimum(((padded[..., 0] - offset) / stride).ceil(), height)
-    columns = torch.minimum(((padded[..., 1] - offset) / stride).ceil(), width)
+    _, height, width, stride, side, offset = _grid_arrays(grids)
+    boxes = targets.boxes.numpy().astype(np.float64)
+    left, top, right, bottom = boxes.T[..., None]  # (G, 1) against (L,): all arrays are (G, L)
+    padded = pad_sizes(targets.image_sizes).numpy()[targets.image.numpy()].T[..., None]
+    rows, columns = (
+        np.minimum(np.ceil((size - offset) / stride), limit)
+        for size, limit in zip(padded, (height, width), strict=True)
+    )
 
-    def overlap_at_nearest(low: Tensor, high: Tensor, limit: Tensor) -> Tensor:
-        cell = (((low + high) / 2 - offset) / stride).round().clamp(min=0).minimum(limit - 1)
-        center = cell * stride + offset
-        return (high.minimum(center + side / 2) - low.maximum(center - side / 2)).clamp(min=0)
+    def overlap_at_nearest(low: np.ndarray, high: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        cell = np.rint(((low + high) / 2 - offset) / stride)
+        center = np.minimum(np.maximum(cell, 0), limit - 1) * stride + offset
+        overlap = np.minimum(high, center + side / 2) - np.maximum(low, center - side / 2)
+        return np.maximum(overlap, 0) * (limit > 0)  # a level may have no valid cell
 
     areas = (right - left) * (bottom - top) + side**2
     common = overlap_at_nearest(left, right, columns) * overlap_at_nearest(top, bottom, rows)
-    common = common * ((rows > 0) & (columns > 0))  # a level may have no valid cell
     # A lower bound of the object's highest IoU: the anchors that tie there stay inside the window.
-    reachable = (common / (areas - common)).amax(dim=1, keepdim=True)
-    threshold = reachable.clamp(max=min_iou) * (1 - _SLACK)
+    reachable = (common / (areas - common)).max(axis=1, keepdims=True)
+    threshold = np.minimum(reachable, min_iou) * (1 - _SLACK)
     needed = threshold / (1 + threshold) * areas
 
-    def window(low: Tensor, high: Tensor, other: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    def window(
+        low: np.ndarray, high: np.ndarray, other: np.ndarray, limit: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """First cell and number of cells whose overlap in one direction is enough."""
-        least = needed / other.minimum(side)
-        first = ((low + least - side / 2 - offset) / stride).ceil().clamp(min=0)
-        last = ((high - least + side / 2 - offset) / stride).floor().minimum(limit - 1)
-        possible = (least > 0) & (least <= (high - low).minimum(side))
-        return first.long(), torch.where(possible, last - first + 1, 0).clamp(min=0).long()
+        least = needed / np.minimum(other, side)
+        first = np.maximum(np.ceil((low + least - side / 2 - offset) / stride), 0)
+        last = np.minimum(np.floor((high - least + side / 2 - offset) / stride), limit - 1)
+        possible = (least > 0) & (least <= np.minimum(high - low, side))
+        count = np.where(possible, np.maximum(last - first + 1, 0), 0)
+        return np.where(possible, first, 0).astype(np.int64), count.astype(np.int64)
 
     first_row, num_rows = window(top, bottom, right - left, rows)
     first_column, num_columns = window(left, right, bottom - top, columns)
@@ -139,37 +143,36 @@ def window_pairs(
 
 def _cells_of_windows(
     grids: tuple[Grid, ...],
-    first_row: Tensor,
-    num_rows: Tensor,
-    first_column: Tensor,
-    num_columns: Tensor,
+    first_row: np.ndarray,
+    num_rows: np.ndarray,
+    first_column: np.ndarray,
+    num_columns: np.ndarray,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lists the cells of (G, L) windows; returns as `window_pairs`."""
-    counts = (num_rows * num_columns).flatten()
-    window = torch.repeat_interleave(counts)  # (P,) which window each pair lies in
-    nth = torch.arange(len(window)) - (counts.cumsum(0) - counts).index_select(0, window)
-    row = nth // num_columns.flatten().index_select(0, window)
-    column = nth - row * num_columns.flatten().index_select(0, window)
-
-    start, _, width, stride, side, offset = _grid_tensors(grids)
-    first_anchor = (start + first_row * width.long() + first_column).flatten()
-    gt, level = window // len(grids), window % len(grids)
-    anchor = first_anchor.index_select(0, window) + row * width.long().index_select(0, level)
-    anchor += column
-    step, half = (x.float().index_select(0, level) for x in (stride, side / 2))
+    start, _, width, stride, side, offset = _grid_arrays(grids)
+    counts = (num_rows * num_columns).ravel()
+    window = np.repeat(np.arange(len(counts)), counts)  # (P,) which window each pair lies in
+    nth = np.arange(len(window)) - (np.cumsum(counts) - counts)[window]
+    row, column = np.divmod(nth, num_columns.ravel()[window])
+    gt, level = np.divmod(window, len(grids))
+    first_anchor = (start + first_row * width + first_column).astype(np.int64).ravel()
+    anchor = first_anchor[window] + row * width.astype(np.int64)[level] + column
     x, y = (
-        (first * stride + offset).float().flatten().index_select(0, window) + cell * step
+        (first * stride + offset).astype(np.float32).ravel()[window]
+        + (cell * stride.astype(np.int64)[level]).astype(np.float32)
         for first, cell in ((first_column, column), (first_row, row))
     )
-    return gt, level, anchor, torch.stack([x - half, y - half, x + half, y + half]).t()
+    half = (side / 2).astype(np.float32)[level]
+    boxes = np.stack([x - half, y - half, x + half, y + half]).T
+    gt, level, anchor, boxes = (torch.from_numpy(value) for value in (gt, level, anchor, boxes))
+    return gt, level, anchor, boxes
 
 
 @lru_cache(maxsize=16)
-def _grid_tensors(grids: tuple[Grid, ...]) -> tuple[Tensor, ...]:
+def _grid_arrays(grids: tuple[Grid, ...]) -> tuple[np.ndarray, ...]:
     """First anchor, height, width, stride, side and offset of each level, (L,) float64."""
-    height, width, stride, side, offset = torch.tensor(grids, dtype=torch.float64).t()
-    start = (height * width).cumsum(0) - height * width
-    return start.long(), height, width, stride, side, offset
+    height, width, stride, side, offset = np.array(grids, dtype=np.float64).T
+    return np.cumsum(height * width) - height * width, height, width, stride, side, offset
 
 
 def center_candidates(anchors: Anchors, targets: Targets, *, radius: float = 0.0) -> Candidates:
