@@ -36,6 +36,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     height, width = args.size
     batch = random_batch(args.batch, 0, height, width)
     paa = build_paa(50).to(args.device).eval()
+    paa.postprocessor.score_thresh = 1.0  # random weights score sqrt(0.01 x 0.5)
     retinanet = build_retinanet(paa).to(args.device).eval()
     anchors = make_anchors(height, width, args.device)
     targets = random_targets(args.batch, OBJECTS, height, width)
