@@ -164,8 +164,8 @@ def _cells_of_windows(
     )
     half = (side / 2).astype(np.float32)[level]
     boxes = np.stack([x - half, y - half, x + half, y + half]).T
-    gt, level, anchor, boxes = (torch.from_numpy(value) for value in (gt, level, anchor, boxes))
-    return gt, level, anchor, boxes
+    to_tensor = torch.from_numpy
+    return to_tensor(gt), to_tensor(level), to_tensor(anchor), to_tensor(boxes)
 
 
 @lru_cache(maxsize=16)
