@@ -10,8 +10,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from lad.assignment.assigners import LabelAssigner
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.checks import check_intermediates, check_networks, check_teachable
 from lad.modeling.network import (
     DenseNetwork,
     ModelInfo,
@@ -105,7 +105,7 @@ class Distillation(nn.Module):
         if teacher is student:
             raise ValueError("model.teacher: it is the student itself; make a second network")
         if teacher is not None:
-            _check_networks(student, teacher)
+            check_networks(student, teacher)
         self.student = student
         self.teacher = teacher
         self.distill_losses = nn.ModuleList(distill_losses)
@@ -116,12 +116,11 @@ class Distillation(nn.Module):
         self._intermediates = sorted({name for x in distill_losses for name in x.intermediates})
         for index, loss in enumerate(distill_losses):
             networks = [x for x in (student, teacher) if x is not None]
-            _check_intermediates(loss, f"model.distill_losses.{index}", networks)
+            check_intermediates(f"model.distill_losses.{index}", loss.intermediates, networks)
             loss.check(student, teacher)
         if teacher is not None:
-            self._same_pixels = all(
-                same_values(getattr(student, name), getattr(teacher, name))
-                for name in ("pixel_mean", "pixel_std")
+            self._same_pixels = same_values(student.pixel_mean, teacher.pixel_mean) and (
+                same_values(student.pixel_std, teacher.pixel_std)
             )
             if not self.trains_teacher:
                 teacher.requires_grad_(False)
@@ -249,7 +248,7 @@ class LAD(Distillation):
 
     def check(self) -> None:
         """Requires a teacher, and an assigner of the student that uses costs."""
-        _check_teachable(self.student, self.teacher)
+        check_teachable(self.student, self.teacher)
 
     def assign(self, outputs: Outputs, targets: Targets) -> Assignment:
         """Returns the labels from the teacher's costs, or from those that the switch chooses.
@@ -318,68 +317,6 @@ def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:
             "training needs ground truth, but an input has no 'instances': use a training mapper"
         )
     return [x["instances"] for x in batched_inputs]
-
-
-def _check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
-    """Raises ValueError unless both networks have equal anchors, feature maps and classes."""
-    cells = student.first_cells(), teacher.first_cells()
-    strides = [[stride for stride, _ in x] for x in cells]
-    if strides[0] != strides[1]:
-        raise ValueError(
-            f"student and teacher need equal anchors, but have strides {strides[0]} and "
-            f"{strides[1]}: make head_in_features and the anchor generators equal"
-        )
-    for (stride, cell), (_, other) in zip(*cells, strict=True):
-        if not same_values(cell, other, atol=1e-3):
-            raise ValueError(
-                f"student and teacher need equal anchors, but a cell of stride {stride} has "
-                f"{_describe(cell)} and {_describe(other)}: make the anchor generators of "
-                "model.student and model.teacher equal"
-            )
-    divisors = student.backbone.size_divisibility, teacher.backbone.size_divisibility
-    if divisors[0] != divisors[1]:
-        raise ValueError(
-            f"student and teacher need feature maps of equal sizes, but their backbones pad images "
-            f"to multiples of {divisors[0]} and {divisors[1]}: choose other levels"
-        )
-    classes = student.num_classes, teacher.num_classes
-    if classes[0] != classes[1]:
-        raise ValueError(
-            f"student and teacher need equal classes, but have {classes[0]} and {classes[1]}: set "
-            "the num_classes of model.student and model.teacher equal"
-        )
-
-
-def _describe(cell: Tensor) -> str:
-    """Describes a cell's anchors: number, sizes and center of the first."""
-    if cell.is_meta:
-        return f"{len(cell)} anchor(s)"
-    sizes = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in (cell[:, 2:] - cell[:, :2]).tolist())
-    x, y = ((cell[0, :2] + cell[0, 2:]) / 2).tolist()
-    return f"{len(cell)} anchor(s) of {sizes} px at ({x:g}, {y:g})"
-
-
-def _check_teachable(student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-    if teacher is None:
-        raise ValueError("model.teacher=null: label assignment distillation needs a teacher")
-    assigner: LabelAssigner | None = student.assigner
-    if assigner is None or assigner.is_static:
-        name = "null" if assigner is None else type(assigner).__name__
-        raise ValueError(
-            f"model.student.assigner: {name} is static, so a teacher cannot change its labels: "
-            "choose PAAAssigner, SimOTAAssigner or TALAssigner, or train the detector alone"
-        )
-
-
-def _check_intermediates(loss: DistillLoss, key: str, networks: Sequence[DenseNetwork]) -> None:
-    for network in networks:
-        known = {name for name, _ in network.named_modules()}
-        for name in loss.intermediates:
-            if name not in known:
-                raise ValueError(
-                    f"{key}: {type(loss).__name__} needs the output of {name}, which "
-                    f"{type(network).__name__} does not have: name another module"
-                )
 
 
 def _drop_teacher(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
