@@ -13,7 +13,7 @@ from torch import nn
 
 import check_configs
 from helpers import make_paa
-from lad.engine import load_config
+from lad.engine.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PAA = str(CONFIGS / "digits/paa.py")

@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
 from check_configs import check, detectors, find_configs
-from lad.engine import load_config
+from lad.engine.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = [str(Path(p).relative_to(CONFIGS)) for p in find_configs(str(CONFIGS / "*/*.py"))]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lad.checkpoint import export_network, load_weights
-from lad.engine import build, load_config
+from lad.engine.config import build, load_config
 from lad.engine.run import main, start_training
 from lad.metrics import read_metrics
 

@@ -15,9 +15,10 @@ from detectron2.engine import default_argument_parser
 
 import train_net
 from lad.checkpoint import read_weights
-from lad.engine import Trainer, load_config
+from lad.engine.config import load_config
 from lad.engine.run import run as run_process
 from lad.engine.run import start_training
+from lad.engine.trainer import Trainer
 from toy_training import PairModel, ToyModel
 
 ROOT = Path(__file__).parent.parent

@@ -30,8 +30,9 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
-from lad.engine import build_optimizer, class_keys, detectors, load_config
+from lad.engine.config import load_config
 from lad.engine.run import start_training
+from lad.engine.setup import build_optimizer, class_keys, detectors
 from lad.metrics import read_metrics, series
 from lad.modeling.network import model_info
 

@@ -11,7 +11,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from lad.data import build_coco_evaluator, get_dataset_dicts
-from lad.engine import evaluate, load_config
+from lad.engine.config import load_config
+from lad.engine.evaluation import evaluate
 
 
 class OneBox(nn.Module):

@@ -10,7 +10,8 @@ from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from lad.engine import build, build_optimizer, load_config, user_errors
+from lad.engine.config import build, load_config, user_errors
+from lad.engine.setup import build_optimizer
 from toy_training import PairModel, ToyModel
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from omegaconf import OmegaConf
 
-from lad.engine import evaluate
+from lad.engine.evaluation import evaluate
 from toy_training import PairModel, ToyEvaluator, ToyModel, ToyTestLoader
 
 

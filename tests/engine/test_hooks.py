@@ -18,7 +18,7 @@ from lad.assignment.costs import PAACost
 from lad.assignment.indicators import StdMean
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.switch import RoleSwitch
-from lad.engine import BestCheckpointer, EMAHook, IterationSeed, TrainingStateHook
+from lad.engine.hooks import BestCheckpointer, EMAHook, IterationSeed, TrainingStateHook
 from lad.modeling.distillation import LAD, CoLAD
 
 

@@ -13,13 +13,13 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import OmegaConf
 
 from helpers import make_paa
-from lad.engine import (
+from lad.engine.config import load_config
+from lad.engine.setup import (
     build_optimizer,
     check_classes,
     check_run,
     dataset_names,
     last_checkpoint,
-    load_config,
     resolve_device,
     set_up,
 )

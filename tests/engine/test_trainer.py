@@ -9,7 +9,8 @@ import pytest
 import torch
 from detectron2.engine import hooks
 
-from lad.engine import IterationSeed, Trainer, gradient_clipper
+from lad.engine.hooks import IterationSeed
+from lad.engine.trainer import Trainer, gradient_clipper
 from toy_training import ToyModel, build_toy_loader
 
 
