@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lad.ops.boxes import clip_boxes, paired_giou, paired_iou
+from lad.ops.boxes import clip_boxes, paired_giou, paired_iou, take_boxes
 
 
 def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -61,3 +61,12 @@ def test_clipping_to_each_images_own_size():
     inside = torch.tensor([[1.0, 2.0, 30.0, 40.0]])
     assert torch.equal(clip_boxes(inside, torch.tensor([50, 60])), inside)
     assert clip_boxes(inside[:0], torch.tensor([50, 60])).shape == (0, 4)
+
+
+def test_taken_boxes_are_those_at_the_indices():
+    boxes = torch.arange(12.0).view(3, 4)
+    index = torch.tensor([2, 0, 2])
+    assert torch.equal(take_boxes(boxes, index), boxes[index])
+    assert take_boxes(boxes, index[:0]).shape == (0, 4)
+    with pytest.raises((IndexError, RuntimeError)):
+        take_boxes(boxes, torch.tensor([3]))

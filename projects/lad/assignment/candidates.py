@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lad.ops.boxes import paired_iou
+from lad.ops.boxes import paired_iou, take_boxes
 from lad.structures import Anchors, Candidates, Grid, Targets, pad_sizes
 
 _SLACK = 1e-4  # relative, on the bound of the window; the exact IoU test follows
@@ -45,13 +45,12 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
     if anchors.grids is not None:
         targets = targets.to("cpu")
         gt, level, anchor, boxes = window_pairs(anchors.grids, targets, min_iou)
+        pairs = Candidates(targets.image.index_select(0, gt), anchor, gt, level)
     else:
         targets = targets.to(anchors.boxes.device)
-        gt, anchor = anchors.valid(targets.image_sizes)[targets.image].nonzero(as_tuple=True)
-        level = anchors.per_anchor(tuple(range(len(anchors.strides))))[anchor]
-        boxes = anchors.boxes[anchor]
-    iou = paired_iou(boxes, _rows(targets.boxes, gt))
-    pairs = Candidates(targets.image.index_select(0, gt), anchor, gt, level)
+        pairs = _candidates(anchors.valid(targets.image_sizes)[targets.image], anchors, targets)
+        boxes = anchors.boxes[pairs.anchor]
+    iou = paired_iou(boxes, take_boxes(targets.boxes, pairs.gt))
     keep = resolve_claims(iou, pairs, targets, len(anchors.boxes), min_iou)
     keep = keep.nonzero(as_tuple=True)[0]
     return Candidates(*(x.index_select(0, keep) for x in pairs)).to(anchors.boxes.device)
@@ -224,8 +223,3 @@ def centers(anchors: Anchors) -> Tensor:
     """Returns the (R, 2) float64 centers of the anchors."""
     boxes = anchors.boxes.double()
     return (boxes[:, :2] + boxes[:, 2:]) / 2
-
-
-def _rows(boxes: Tensor, index: Tensor) -> Tensor:
-    """Returns the (P, 4) boxes at (P,) indices, each coordinate contiguous in memory: faster."""
-    return boxes.t().contiguous().index_select(1, index).t()

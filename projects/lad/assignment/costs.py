@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lad.ops.boxes import paired_giou, paired_iou
+from lad.ops.boxes import paired_giou, paired_iou, take_boxes
 from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive
 from lad.structures import CandidateCosts, Candidates, DensePredictions, Targets
 
@@ -31,7 +31,7 @@ class AssignmentCost(ABC):
                 predictions.activation,
                 targets.classes.index_select(0, candidates.gt),
                 predictions.boxes(at),
-                targets.boxes.t().contiguous().index_select(1, candidates.gt).t(),
+                take_boxes(targets.boxes, candidates.gt),
             )
 
     @abstractmethod

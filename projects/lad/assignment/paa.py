@@ -85,7 +85,7 @@ class PAAAssigner(LabelAssigner):
         # need thousands of kernel launches.
         samples = cost[chosen.clamp(min=0)].masked_fill(~present, math.inf).cpu()
         present, diverged = samples.isfinite(), samples == -math.inf
-        fit = self.fit(samples.masked_fill(samples.isinf(), 0.0), present)
+        fit = self.fit(samples.masked_fill(~present, 0.0), present)
         if self.separation == "mean":
             positive = fit.lower & (samples <= fit.means[:, :1])
         else:

@@ -19,7 +19,7 @@ from lad.checkpoint.convert import (
     teacher_part,
 )
 from lad.checkpoint.read import read_training, read_weights
-from lad.modeling.network import model_info
+from lad.modeling.network import is_frozen, model_info
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
             _check_classes(report, f"{source}={path}")
     for name, network_path in info.checkpoints.items():
         network = info.networks[name]
-        frozen = not any(p.requires_grad for p in network.parameters())
+        frozen = is_frozen(network)
         lacking = [key for key in incomplete if key.startswith(f"{name}.")]
         key = f"model.{name}_checkpoint"
         if network_path and (lacking or not resume_from):

@@ -18,7 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lad.modeling.network import DenseNetwork, model_info
+from lad.modeling.network import DenseNetwork, is_frozen, model_info
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class EMAHook(HookBase):
         self._source = model
         self._decay = decay
         self._saved: dict[str, Tensor] = {}
-        frozen = [x for x in model_info(model).networks.values() if _is_frozen(x)]
+        frozen = [x for x in model_info(model).networks.values() if is_frozen(x)]
         self.model = copy.deepcopy(model, {id(x): x for x in frozen}).requires_grad_(False).eval()
 
     def before_train(self) -> None:
@@ -160,10 +160,6 @@ class EMAHook(HookBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps saved averages for `before_train`."""
         self._saved = state_dict["model"]
-
-
-def _is_frozen(network: nn.Module) -> bool:
-    return not any(p.requires_grad for p in network.parameters())
 
 
 class _WeightsCheckpointer(DetectionCheckpointer):

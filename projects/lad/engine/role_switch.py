@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 
 from lad.engine.hooks import ModelHook, unwrap
 from lad.modeling.distillation import NETWORKS
@@ -43,32 +43,27 @@ class RoleSwitchHook(ModelHook):
         self.force_iterations = force_iterations
         self._steps = 0
         self._taught = 0.0
-        self._student_teaches: bool | Tensor = False
-        self._roles: Roles | None = None
 
     def check(self, model: nn.Module) -> None:
         """Raises ValueError if the model has no role switch."""
-        _roles(model)
+        _roles_of(model)
 
-    def before_train(self) -> None:
-        """Gives the model's roles the last decision of a resumed training."""
-        self._roles = _roles(unwrap(self.trainer.model))
-        self._roles.student_teaches = self._student_teaches
+    @property
+    def _roles(self) -> Roles:
+        return _roles_of(unwrap(self.trainer.model))
 
     def before_step(self) -> None:
         """Forces the role, or lets the switch decide."""
-        assert self._roles is not None
+        roles = self._roles
         forced = self.trainer.iter < self.force_iterations
-        self._roles.forced = self.force == "student" if forced else None
-        self._roles.record = None
+        roles.forced = self.force == "student" if forced else None
+        roles.record = None
 
     def after_step(self) -> None:
         """Logs the decision."""
-        assert self._roles is not None
         record = self._roles.record
         if record is None:
             return
-        self._student_teaches = record.student_teaches
         storage = self.trainer.storage
         # One copy from a GPU.
         student, teacher, taught = torch.stack(record[:3]).tolist()
@@ -94,19 +89,17 @@ class RoleSwitchHook(ModelHook):
         return {
             "steps": self._steps,
             "taught": self._taught,
-            "student_taught": bool(self._student_teaches),
+            "student_taught": bool(self._roles.student_teaches),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores counts and last decision, before or after `before_train`."""
+        """Restores counts and last decision."""
         self._steps = state_dict["steps"]
         self._taught = state_dict["taught"]
-        self._student_teaches = state_dict["student_taught"]
-        if self._roles is not None:
-            self._roles.student_teaches = self._student_teaches
+        self._roles.student_teaches = state_dict["student_taught"]
 
 
-def _roles(model: nn.Module) -> Roles:
+def _roles_of(model: nn.Module) -> Roles:
     roles = model_info(model).roles
     if roles is None:
         raise ValueError(

@@ -114,8 +114,8 @@ class Distillation(nn.Module):
         self.save_teacher = save_teacher
         self.roles = Roles(switch) if switch is not None else None
         self._intermediates = sorted({name for x in distill_losses for name in x.intermediates})
+        networks = [x for x in (student, teacher) if x is not None]
         for index, loss in enumerate(distill_losses):
-            networks = [x for x in (student, teacher) if x is not None]
             check_intermediates(f"model.distill_losses.{index}", loss.intermediates, networks)
             loss.check(student, teacher)
         if teacher is not None:

@@ -230,6 +230,11 @@ def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list
             handle.remove()
 
 
+def is_frozen(network: nn.Module) -> bool:
+    """Whether none of a network's parameters is trained."""
+    return not any(p.requires_grad for p in network.parameters())
+
+
 def same_values(values: Tensor, other: Tensor, *, atol: float = 0.0) -> bool:
     """Whether two tensors are equal; on the meta device only shapes are compared."""
     if values.shape != other.shape or values.is_meta or other.is_meta:

@@ -15,6 +15,11 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], dim=-1))
 
 
+def take_boxes(boxes: Tensor, index: Tensor) -> Tensor:
+    """Returns the (P, 4) boxes at (P,) indices, each coordinate contiguous in memory: faster."""
+    return boxes.t().contiguous().index_select(1, index).t()
+
+
 def paired_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     """Returns the (...,) IoU of each box with its partner; two boxes without area have IoU 0.
 
