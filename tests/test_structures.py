@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from helpers import make_anchors, make_candidates, make_predictions
 from lad.modeling.anchor_generator import AnchorGenerator
@@ -27,7 +27,40 @@ def test_targets_are_flat_over_the_batch():
     assert targets.image.tolist() == [0, 2, 2]
     assert targets.classes.tolist() == [2, 0, 1]
     assert targets.image_sizes.tolist() == [[60, 80]] * 3
-    assert all(torch.equal(x, y) for x, y in zip(targets.to("cpu"), targets, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(targets.to("cpu")[:4], targets[:4], strict=True))
+    assert targets.masks is None
+
+
+def with_masks(size, *boxes):
+    image = Instances(size)
+    image.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    image.gt_classes = torch.arange(len(boxes))
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    image.gt_masks = BitMasks(masks)
+    return image
+
+
+def test_instance_masks_are_padded_and_come_back():
+    batch = [with_masks((20, 30), (1, 2, 9, 9), (4, 4, 4, 8), (5, 5, 20, 15)), with_masks((25, 10))]
+    targets = Targets.from_instances(batch)
+    assert targets.masks.shape == (2, 25, 30), "the object without area is gone"
+    assert targets.masks.sum(dim=(1, 2)).tolist() == [56, 150]
+    assert torch.equal(targets.to("cpu").masks, targets.masks)
+    first, second = targets.to_instances()
+    assert first.image_size == (20, 30) and second.image_size == (25, 10)
+    kept = batch[0][torch.tensor([True, False, True])]
+    assert torch.equal(first.gt_masks.tensor, kept.gt_masks.tensor)
+    assert torch.equal(first.gt_boxes.tensor, kept.gt_boxes.tensor)
+    assert first.gt_classes.tolist() == [0, 2] and len(second) == 0
+
+
+def test_polygons_are_no_masks():
+    image = with_masks((20, 30), (1, 2, 9, 9))
+    image.gt_masks = PolygonMasks([[[1.0, 2, 9, 2, 9, 9]]])
+    targets = Targets.from_instances([image])
+    assert targets.masks is None and not targets.to_instances()[0].has("gt_masks")
 
 
 def test_boxes_without_area_are_dropped_with_a_count(caplog):

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
-from detectron2.structures import Instances
+import torch.nn.functional as F
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -164,18 +165,21 @@ class Targets(NamedTuple):
         classes: (G,) int64, 0..K-1.
         image: (G,) int64 index of the object's image, ascending.
         image_sizes: (N, 2) int64 height and width of each image before padding.
+        masks: (G, H, W) bool instance masks in images of the largest height and width; None
+            without.
     """
 
     boxes: Tensor
     classes: Tensor
     image: Tensor
     image_sizes: Tensor
+    masks: Tensor | None = None
 
     @classmethod
     def from_instances(cls, instances: list[Instances]) -> Targets:
-        """Flattens one Instances with gt_boxes and gt_classes per image.
+        """Flattens one Instances per image, with gt_boxes, gt_classes and perhaps gt_masks.
 
-        On the CPU, objects without area are dropped with a warning.
+        On the CPU, objects without area are dropped with a warning. Polygons are no masks.
         """
         boxes = torch.cat([x.gt_boxes.tensor for x in instances]).float()
         classes = torch.cat([x.gt_classes for x in instances])
@@ -185,12 +189,40 @@ class Targets(NamedTuple):
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         if boxes.device.type == "cpu" and not has_area.all():  # no wait for a GPU
             logger.warning("Dropped %d ground-truth boxes without area.", int((~has_area).sum()))
+            kept = has_area.split(counts.tolist())
+            instances = [x[keep] for x, keep in zip(instances, kept, strict=True)]
             boxes, classes, image = boxes[has_area], classes[has_area], image[has_area]
-        return cls(boxes, classes, image, sizes)
+        return cls(boxes, classes, image, sizes, _stack_masks(instances))
 
     def to(self, device: torch.device | str) -> Targets:
         """Returns the same targets on another device."""
-        return Targets(*(_to(x, device) for x in self))
+        moved = Targets(*(_to(x, device) for x in self[:4]))
+        return moved._replace(masks=None if self.masks is None else _to(self.masks, device))
+
+    def to_instances(self) -> list[Instances]:
+        """Returns one Instances per image, as Detectron2's detectors take them."""
+        result = []
+        for index, (height, width) in enumerate(self.image_sizes.tolist()):
+            own = self.image == index
+            instances = Instances((height, width))
+            instances.gt_boxes, instances.gt_classes = Boxes(self.boxes[own]), self.classes[own]
+            if self.masks is not None:
+                instances.gt_masks = BitMasks(self.masks[own, :height, :width])
+            result.append(instances)
+        return result
+
+
+def _stack_masks(instances: list[Instances]) -> Tensor | None:
+    """Returns the (G, H, W) masks, None unless all images have bit masks."""
+    if not all(x.has("gt_masks") and isinstance(x.gt_masks, BitMasks) for x in instances):
+        return None
+    height, width = (max(sizes) for sizes in zip(*(x.image_size for x in instances), strict=True))
+    return torch.cat(
+        [
+            F.pad(x.gt_masks.tensor, (0, width - x.image_size[1], 0, height - x.image_size[0]))
+            for x in instances
+        ]
+    )
 
 
 class Candidates(NamedTuple):
@@ -243,8 +275,10 @@ class Assignment(NamedTuple):
         labels: (N, R) int64: 0..K-1 foreground class, K background, -1 ignored.
         gt: (N, R) int64: index of the matched object (0..G-1) where foreground, else -1.
         cost: (P,) float32 costs, a teacher's if there is one; None for a static rule.
+        distilled: whether the labels may come from another network's costs.
     """
 
     labels: Tensor
     gt: Tensor
     cost: Tensor | None = None
+    distilled: bool = False

@@ -38,7 +38,7 @@ def unweighted(detector, batch=BATCH) -> dict[str, torch.Tensor]:
     output = detector.run(detector.preprocess_image(batch))
     targets = Targets.from_instances([x["instances"] for x in batch])
     assignment = detector.assign(output.predictions, targets)
-    return detector.losses(output.predictions, assignment, targets, distilled=True)
+    return detector.losses(output.predictions, assignment._replace(distilled=True), targets)
 
 
 def test_lad_trains_the_student_on_the_teachers_assignment():
@@ -49,7 +49,7 @@ def test_lad_trains_the_student_on_the_teachers_assignment():
     targets = Targets.from_instances([x["instances"] for x in BATCH])
     assignment = teacher.assign(teacher.run(images).predictions, targets)
     predictions = student.run(images).predictions
-    expected = student.losses(predictions, assignment, targets, distilled=True)
+    expected = student.losses(predictions, assignment._replace(distilled=True), targets)
     assert losses.keys() == expected.keys()
     assert all(torch.equal(losses[name], expected[name]) for name in losses)
     own = student.losses(predictions, assignment, targets)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch import fcos, retinanet
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from lad import compat
 from lad.assignment.assigners import LabelAssigner
@@ -31,6 +32,7 @@ class Detectron2Network(DenseNetwork):
     anchor_generator: Any
     box2box_transform: Any
     label_anchors: Any
+    _is_second_pass = False
     _transpose_dense_predictions: Any
 
     def __init__(self, *, assigner: LabelAssigner | None = None, **detector: Any):
@@ -94,16 +96,28 @@ class Detectron2Network(DenseNetwork):
         return Assignment(labels, gt)
 
     def losses(
-        self,
-        predictions: DensePredictions,
-        assignment: Assignment,
-        targets: Targets,
-        *,
-        distilled: bool = False,
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
         """Returns the losses of Detectron2's class, in float32 also under autocast."""
         with torch.autocast(predictions.scores.device.type, enabled=False):
             return self.detectron2_losses(predictions.float(), assignment, targets)
+
+    @contextmanager
+    def second_pass(self) -> Iterator[None]:
+        """As `DenseNetwork.second_pass`; the losses are divided by the first pass' normalizer."""
+        self._is_second_pass = True
+        try:
+            with super().second_pass():
+                yield
+        finally:
+            self._is_second_pass = False
+
+    def _ema_update(
+        self, name: str, value: float, initial_value: float, momentum: float = 0.9
+    ) -> float:
+        if self._is_second_pass:
+            return getattr(self, name)
+        return super()._ema_update(name, value, initial_value, momentum)  # type: ignore[misc]
 
     def detectron2_losses(
         self, predictions: DensePredictions, assignment: Assignment, targets: Targets
@@ -182,6 +196,11 @@ class FCOS(Detectron2Network, fcos.FCOS):
         boxes = torch.stack([x.tensor if isinstance(x, Boxes) else x for x in gt_boxes])
         inside = ((boxes[..., :2] < center) & (center < boxes[..., 2:])).all(dim=-1)
         return torch.where(inside, targets, 0.0)
+
+
+def group_norm(num_groups: int = 32) -> Callable[[int], nn.GroupNorm]:
+    """Returns a norm for Detectron2's heads; 0.6 tries "GN" on one channel, which fails."""
+    return lambda channels: nn.GroupNorm(min(num_groups, channels), channels)
 
 
 def _square_side(cell: Tensor) -> float | None:

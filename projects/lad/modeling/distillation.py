@@ -16,6 +16,7 @@ from lad.modeling.network import (
     DenseNetwork,
     ModelInfo,
     NetworkOutput,
+    Progress,
     Roles,
     same_values,
 )
@@ -38,9 +39,16 @@ class DistillLoss(nn.Module):
 
     Attributes:
         intermediates: names of inner modules of both networks whose outputs the loss needs.
+        needs_assignment: whether the loss needs hard labels.
+        progress: of the training, shared with the model.
     """
 
     intermediates: Sequence[str] = ()
+    needs_assignment = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = Progress()
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
         """Raises ValueError if the loss cannot work with these networks."""
@@ -113,11 +121,13 @@ class Distillation(nn.Module):
         self.eval_network = eval_network
         self.save_teacher = save_teacher
         self.roles = Roles(switch) if switch is not None else None
+        self.progress = Progress()
         self._intermediates = sorted({name for x in distill_losses for name in x.intermediates})
         networks = [x for x in (student, teacher) if x is not None]
         for index, loss in enumerate(distill_losses):
             check_intermediates(f"model.distill_losses.{index}", loss.intermediates, networks)
             loss.check(student, teacher)
+            loss.progress = self.progress
         if teacher is not None:
             self._same_pixels = same_values(student.pixel_mean, teacher.pixel_mean) and (
                 same_values(student.pixel_std, teacher.pixel_std)
@@ -207,6 +217,7 @@ class Distillation(nn.Module):
             checkpoints={name: self.checkpoints[name] for name in networks},
             num_classes=self.student.num_classes,
             roles=self.roles,
+            progress=self.progress,
         )
 
 
@@ -231,6 +242,12 @@ class SoftLabel(Distillation):
         super().check()
         if self.teacher is None:
             raise ValueError("model.teacher=null: soft labels come from a teacher")
+        for index, loss in enumerate(self.distill_losses):
+            if loss.needs_assignment:
+                raise ValueError(
+                    f"model.distill_losses.{index}: {type(loss).__name__} needs hard labels, which "
+                    "SoftLabel has not: use another method or remove the loss"
+                )
         if self.student.predicts_quality and not self.teacher.predicts_quality:
             raise ValueError(
                 "model.teacher: the teacher has no IoU branch, but the student has: set "
@@ -267,7 +284,7 @@ class LAD(Distillation):
             costs = own.where(by_student, taught)
         assignment = assigner.assign(costs, candidates, anchors, targets)
         # The losses report a diverged teacher, even if the student's costs were chosen.
-        return assignment._replace(cost=taught.cost)
+        return assignment._replace(cost=taught.cost, distilled=True)
 
     def supervise(
         self, outputs: Outputs, assignment: Assignment | None, targets: Targets
@@ -275,7 +292,7 @@ class LAD(Distillation):
         """Returns the student's losses on the assignment."""
         assert assignment is not None and assignment.cost is not None
         predictions = outputs.student.predictions
-        losses = self.student.losses(predictions, assignment, targets, distilled=True)
+        losses = self.student.losses(predictions, assignment, targets)
         # The costs of a diverged teacher are not finite: they make the first loss so too.
         first = next(iter(losses))
         return {**losses, first: losses[first] + 0.0 * assignment.cost.sum()}
@@ -306,7 +323,7 @@ class CoLAD(LAD):
         losses = {}
         for name, output in zip(NETWORKS, outputs, strict=True):
             assert output is not None
-            own = output.network.losses(output.predictions, assignment, targets, distilled=True)
+            own = output.network.losses(output.predictions, assignment, targets)
             losses.update({f"{name}/{key}": loss for key, loss in own.items()})
         return losses
 

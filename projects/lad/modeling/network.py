@@ -55,6 +55,17 @@ class Roles:
         return by_student
 
 
+class Progress:
+    """How much of a training is done, kept by `ProgressHook` for losses that start or end in it.
+
+    Attributes:
+        share: of the iterations before the current one, from 0 to 1.
+    """
+
+    def __init__(self, share: float = 0.0):
+        self.share = share
+
+
 class ModelInfo(NamedTuple):
     """A model's networks, and how to load and evaluate them.
 
@@ -64,6 +75,7 @@ class ModelInfo(NamedTuple):
         checkpoints: paths of initial weights, by name of the network.
         num_classes: K; None if unknown.
         roles: of the model's role switch; None without one.
+        progress: of the training; None if the model does not ask for it.
     """
 
     networks: Mapping[str, nn.Module]
@@ -71,6 +83,7 @@ class ModelInfo(NamedTuple):
     checkpoints: Mapping[str, str] = {}
     num_classes: int | None = None
     roles: Roles | None = None
+    progress: Progress | None = None
 
 
 @runtime_checkable
@@ -95,12 +108,14 @@ class NetworkOutput(NamedTuple):
         predictions: of the head.
         intermediates: outputs of inner modules by name, one per call: a tower that all levels share
             has one per level.
+        image_size: height and width of the padded images in pixels.
     """
 
     network: DenseNetwork
     features: list[Tensor]
     predictions: DensePredictions
     intermediates: dict[str, list[Tensor]]
+    image_size: tuple[int, int]
 
     def detach(self) -> NetworkOutput:
         """Returns the same outputs outside the autograd graph."""
@@ -170,19 +185,31 @@ class DenseNetwork(nn.Module):
         return self.assigner.assign(costs, candidates, anchors, targets)
 
     def losses(
-        self,
-        predictions: DensePredictions,
-        assignment: Assignment,
-        targets: Targets,
-        *,
-        distilled: bool = False,
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
         """Returns the losses of this network's predictions on an assignment.
 
-        Targets are on the device of the predictions. ``distilled`` says that the labels may come
-        from another network's costs, which changes some networks' losses.
+        Targets are on the device of the predictions. `Assignment.distilled` changes some networks'
+        losses.
         """
         raise NotImplementedError
+
+    @contextmanager
+    def second_pass(self) -> Iterator[None]:
+        """While it runs, `predict` and `losses` leave what lasts over steps as it is.
+
+        A step counts once, with the network's own features: in batch norm's running statistics, and
+        in a moving loss normalizer.
+        """
+        norms = [x for x in self.modules() if isinstance(x, nn.modules.batchnorm._BatchNorm)]
+        momenta = [x.momentum for x in norms]
+        try:
+            for norm in norms:
+                norm.momentum = 0.0
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     def forward_training(
         self, images: ImageList, features: list[Tensor], outputs: Any, gt_instances: list[Instances]
@@ -199,7 +226,8 @@ class DenseNetwork(nn.Module):
         """
         with recorded(self, intermediates) as outputs:
             features = self.extract(images)
-            return NetworkOutput(self, features, self.predict(features), outputs)
+            height, width = images.tensor.shape[-2:]
+            return NetworkOutput(self, features, self.predict(features), outputs, (height, width))
 
     def info(self) -> ModelInfo:
         """Describes a single network."""
@@ -211,6 +239,19 @@ class DenseNetwork(nn.Module):
 
     def load_training_state(self, state: Mapping[str, float]) -> None:
         """Restores the state from `training_state`."""
+
+
+@contextmanager
+def without_gradients(module: nn.Module) -> Iterator[None]:
+    """While it runs, a module's parameters are constants: what it computes does not train them."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

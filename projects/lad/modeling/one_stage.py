@@ -112,19 +112,16 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         )
 
     def losses(
-        self,
-        predictions: DensePredictions,
-        assignment: Assignment,
-        targets: Targets,
-        *,
-        distilled: bool = False,
+        self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
         """Returns the losses of predictions on an assignment.
 
         PAA weights the box losses by IoU on the network's own labels; on distilled labels they are
         not weighted (LAD section 3.2).
         """
-        return self.detection_losses(predictions, assignment, targets, weighted=not distilled)
+        return self.detection_losses(
+            predictions, assignment, targets, weighted=not assignment.distilled
+        )
 
     def forward_inference(
         self, images: ImageList, features: list[Tensor], outputs: Any
