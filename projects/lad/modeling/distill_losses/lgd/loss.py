@@ -1,0 +1,163 @@
+"""Label-guided self-distillation as a distillation loss (LGD, arXiv 2109.11496)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lad.modeling.distill_losses.lgd.modules import LabelGuidedTeacher
+from lad.modeling.distillation import DistillLoss
+from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
+from lad.structures import Assignment, Targets
+
+
+class LGD(DistillLoss):
+    """The student learns from features that are made of its own features and the labels.
+
+    The student's head runs on these features, too, on the same assignment. Its losses train the
+    label-guided teacher, and head and backbone with it. The distance of the student's features to
+    the teacher's trains the student. Inference needs none of it.
+
+    Until ``start`` and after ``until`` the distance trains only the adapter, not the student.
+
+    Args:
+        channels: C of the student's features.
+        num_classes: K.
+        weight: of the distance.
+        teacher_weight: of the losses on the teacher's features.
+        start: share of the training after which the student is distilled; a sixth in the paper.
+        until: share of the training up to which it is.
+        context: add the whole image as an object. Without it, an object that is alone in its image
+            gives its appearance no gradient.
+        interaction: "student_guided", "label_guided", "appearance_only" or "label_only", see
+            `RelationAdapter`.
+        num_heads: of the attention; divides C.
+        label_width: of the label encoder, see `TNet`.
+        detach_appearance: the losses on the teacher's features do not train the backbone.
+        train_head: they train the student's head.
+        masks: use instance masks instead of boxes.
+        half_cell: measure boxes from the cells' centers, see `Objects.cells`.
+        one_cell: give an object that meets no cell the nearest, see `Objects.cells`.
+
+    Raises:
+        ValueError: for another interaction, heads that do not divide the channels, or shares that
+            are no interval in 0..1.
+    """
+
+    needs_assignment = True
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        num_classes: int,
+        weight: float = 1.0,
+        teacher_weight: float = 1.0,
+        start: float = 0.0,
+        until: float = 1.0,
+        context: bool = True,
+        interaction: str = "student_guided",
+        num_heads: int = 8,
+        label_width: int = 64,
+        detach_appearance: bool = False,
+        train_head: bool = True,
+        masks: bool = False,
+        half_cell: bool = False,
+        one_cell: bool = False,
+    ):
+        if not 0 <= start <= until <= 1:
+            raise ValueError(
+                f"start={start}, until={until}: shares of the training, 0 <= start <= until <= 1"
+            )
+        super().__init__()
+        self.channels = channels
+        self.num_classes = num_classes
+        self.weight = weight
+        self.teacher_weight = teacher_weight
+        self.start = start
+        self.until = until
+        self.train_head = train_head
+        self.teacher = LabelGuidedTeacher(
+            channels=channels,
+            num_classes=num_classes,
+            context=context,
+            interaction=interaction,
+            num_heads=num_heads,
+            label_width=label_width,
+            detach_appearance=detach_appearance,
+            masks=masks,
+            half_cell=half_cell,
+            one_cell=one_cell,
+        )
+        self.adapter = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
+        """Requires the student's number of channels and classes."""
+        backbone: Any = student.backbone
+        shapes = backbone.output_shape()
+        channels = {shapes[name].channels for name in student.head_in_features}
+        if channels != {self.channels}:
+            raise ValueError(
+                f"LGD has channels={self.channels}, the student's features "
+                f"{', '.join(map(str, sorted(channels)))}: make them equal"
+            )
+        if student.num_classes != self.num_classes:
+            raise ValueError(
+                f"LGD has num_classes={self.num_classes}, the student {student.num_classes}: let "
+                "it follow the student's"
+            )
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput | None,
+        targets: Targets,
+        assignment: Assignment | None,
+    ) -> dict[str, Tensor]:
+        """Returns ``loss_lgd``, and the losses on the teacher's features as ``lgd/...``."""
+        assert assignment is not None
+        network = student.network
+        features = self.teacher(student.features, targets, student.image_size)
+        with ExitStack() as stack:
+            stack.enter_context(network.second_pass())
+            if not self.train_head:
+                stack.enter_context(without_gradients(network))
+            losses = network.losses(network.predict(features), assignment, targets)
+        losses = {f"lgd/{name}": self.teacher_weight * loss for name, loss in losses.items()}
+        distills = self.start <= self.progress.share <= self.until
+        own = [self.adapter(x if distills else x.detach()) for x in student.features]
+        return {**losses, "loss_lgd": self.weight * feature_distance(own, features)}
+
+
+def feature_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Returns the mean squared difference of maps, each normalized per image and channel.
+
+    The mean is over all elements of all levels, so a finer level counts more. A map of one cell is
+    normalized to 0. No gradients reach the teacher.
+
+    Args:
+        student: (N, C, H_l, W_l) of each level.
+        teacher: the same shapes.
+    """
+    with torch.autocast(student[0].device.type, enabled=False):
+        squares = [
+            (_normalize(x) - _normalize(y.detach())).square().sum()
+            for x, y in zip(student, teacher, strict=True)
+        ]
+        return torch.stack(squares).sum() / sum(x.numel() for x in student)
+
+
+def _normalize(x: Tensor) -> Tensor:
+    """Normalizes maps; torch's instance norm refuses maps of one cell."""
+    return F.layer_norm(x.float(), x.shape[-2:])
