@@ -13,10 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers import ToyLoss, make_batch, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
-from lad.modeling.distillation import LAD, CoLAD
+from lad.modeling.distillation import LAD, CoLAD, Distillation
 
-NAMES = ("lad", "lad_toy", "lad_switch", "colad", "colad_fisher")
+NAMES = ("lad", "lad_toy", "lad_lgd", "lgd_frozen", "lad_switch", "colad", "colad_fisher")
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images per batch. In the second batch the second image, in the third both have no objects.
 BATCHES = [
@@ -35,6 +36,12 @@ def build(name: str):
     if name == "lad_toy":  # a loss with parameters
         torch.manual_seed(0)
         return LAD(**pair, distill_losses=[ToyLoss()])
+    if "lgd" in name:
+        torch.manual_seed(0)
+        lgd = LGD(channels=32, num_classes=3, label_width=4)
+        if name == "lgd_frozen":
+            return Distillation(student=pair["student"], distill_losses=[lgd])
+        return LAD(**pair, distill_losses=[lgd])
     if name == "lad_switch":
         return LAD(**pair, switch=RoleSwitch(indicator=StdMean()))
     indicator = Fisher() if name == "colad_fisher" else StdMean()
@@ -46,10 +53,15 @@ def train(name: str) -> dict:
     model = build(name).train()
     wrapped = model
     if comm.get_world_size() > 1:
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        wrapped = DistributedDataParallel(
+            model, broadcast_buffers=False, find_unused_parameters=name == "lgd_frozen"
+        )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01)
     losses, roles, indicators = [], [], []
-    for batch in BATCHES:
+    bottom_up = model.student.backbone.bottom_up
+    for index, batch in enumerate(BATCHES):
+        if name == "lgd_frozen":  # in the first two steps
+            bottom_up.requires_grad_(index >= 2)
         share = batch[comm.get_rank() :: comm.get_world_size()]
         values = wrapped(share)
         optimizer.zero_grad()

@@ -20,6 +20,7 @@ CONFIG = str(TESTS / "engine/detector_config.py")
 PLAIN = str(TESTS / "engine/plain_config.py")
 LAD = str(TESTS / "engine/lad_config.py")
 RETINANET = str(TESTS / "engine/retinanet_config.py")
+LGD = str(TESTS / "engine/lgd_config.py")
 BEFORE = str(TESTS / "engine/colad_v0_config.py")
 THREADS = torch.get_num_threads()  # in other processes, which have to round alike
 CHECKPOINT_V0 = TESTS / "data/checkpoints/colad_v0.pth"
@@ -80,8 +81,14 @@ def finished_retinanet(tmp_path_factory):
     return folder / "retinanet"
 
 
+@pytest.fixture(scope="module")
+def finished_lgd(tmp_path_factory):
+    return run(LGD, tmp_path_factory.mktemp("run") / "lgd")
+
+
 @pytest.mark.parametrize(
-    ("config", "whole"), [(CONFIG, "finished"), (RETINANET, "finished_retinanet")]
+    ("config", "whole"),
+    [(CONFIG, "finished"), (RETINANET, "finished_retinanet"), (LGD, "finished_lgd")],
 )
 def test_training_killed_and_resumed_equals_the_whole_run(
     config, whole, tmp_path, monkeypatch, request

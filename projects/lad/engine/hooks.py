@@ -29,7 +29,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class ModelHook(HookBase):
-    """A hook that works with some models only."""
+    """A hook that works with some models only.
+
+    Attributes:
+        unused_parameters: whether it leaves parameters without gradients in some steps.
+    """
+
+    unused_parameters = False
 
     def check(self, model: nn.Module) -> None:
         """Raises ValueError if the hook cannot work with a model (without DDP)."""

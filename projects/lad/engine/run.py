@@ -34,6 +34,7 @@ from lad.engine.hooks import (
     ModelHook,
     TrainingStateHook,
 )
+from lad.engine.schedule import ProgressHook
 from lad.engine.setup import (
     build_optimizer,
     check_classes,
@@ -150,7 +151,11 @@ def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
 def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, DetectionCheckpointer]:
     """Builds the trainer with its hooks, and the checkpointer that saves and resumes it."""
     train = cfg.train
-    ddp_model = compat.create_ddp_model(model, device=resolve_device(train.device), **train.ddp)
+    further = further_hooks(cfg, model)
+    ddp = dict(train.ddp)
+    if any(isinstance(hook, ModelHook) and hook.unused_parameters for hook in further):
+        ddp["find_unused_parameters"] = True
+    ddp_model = compat.create_ddp_model(model, device=resolve_device(train.device), **ddp)
     clip = train.clip_grad
     trainer = Trainer(
         ddp_model,
@@ -168,9 +173,10 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, Detection
             hooks.IterationTimer(),
             IterationSeed(train.seed),
             hooks.LRScheduler(scheduler=build(cfg, "lr_multiplier")),
+            ProgressHook(),
             TrainingStateHook(),
             ema,
-            *further_hooks(cfg, model),
+            *further,
             *saving_hooks(cfg, checkpointer, model if ema is None else ema.model),
         ]
     )

@@ -106,12 +106,15 @@ def detectors(config: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(key, node) for key, node in networks if node is not None]
 
 
+def class_key(detector: DictConfig) -> str:
+    """Returns the key of a detector's number of classes: its own, its head's or its ROI heads'."""
+    part = "" if "num_classes" in detector else "roi_heads." if "roi_heads" in detector else "head."
+    return f"{part}num_classes"
+
+
 def class_keys(config: DictConfig) -> list[str]:
-    """Returns the key of each detector's number of classes: Detectron2's own, or the head's."""
-    return [
-        f"{key}.num_classes" if "num_classes" in node else f"{key}.head.num_classes"
-        for key, node in detectors(config)
-    ]
+    """Returns the keys of all detectors' numbers of classes."""
+    return [f"{key}.{class_key(node)}" for key, node in detectors(config)]
 
 
 def check_classes(model: nn.Module, config: DictConfig, split: str) -> None:
