@@ -6,6 +6,7 @@ RESNET = {
     50: "weights/resnet50-0676ba61.pth",
     101: "weights/resnet101-63fe2227.pth",
 }
+RESNEXT101_32X8D = "weights/resnext101_32x8d-8ba56ff5.pth"
 RESNEXT101_64X4D = "weights/resnext101_64x4d-173b62eb.pth"
 
 # ImageNet-1K weights under their authors' file names; timm's files of these models do as well.

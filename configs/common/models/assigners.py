@@ -7,15 +7,15 @@ from lad.assignment.costs import PAACost
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.simota import SimOTAAssigner
 from lad.assignment.tal import TALAssigner
+from lad.engine.setup import class_key
 
 
 def use(model, assigner, **options):
     """Gives a detector, or both networks of a method, an assigner of the given class."""
     networks = [model.student, model.teacher] if "student" in model else [model]
     for network in networks:
-        # Detectron2's detectors have their number of classes at the top, ours in the head.
-        key = "${..num_classes}" if "num_classes" in network else "${..head.num_classes}"
-        network.assigner = L(assigner)(num_classes=key, **options)
+        number = "${.." + class_key(network) + "}"
+        network.assigner = L(assigner)(num_classes=number, **options)
     return model
 
 

@@ -1,4 +1,4 @@
-"""PAA detectors on other backbones: ResNeXt, deformable, Swin and any of timm's pyramids."""
+"""Other backbones, and PAA on them: ResNeXt, deformable, Swin and any of timm's pyramids."""
 
 from detectron2.config import LazyCall as L
 
@@ -26,26 +26,45 @@ def paa_resnext101(dcn=False, num_classes=80):
     return paa_p3_p7(bottom_up, num_classes)
 
 
+def resnet(depth):
+    """A pre-trained ResNet."""
+    return L(build_resnet)(depth=depth)
+
+
+def resnet_dcn(depth):
+    """A pre-trained ResNet of 50, 101 or 152 layers, deformable in res3 to res5."""
+    return L(build_resnet)(depth=depth, deform_stages=["res3", "res4", "res5"])
+
+
+def resnext101_32x8d_dcn():
+    """A pre-trained ResNeXt-101 32x8d, deformable in res3 to res5."""
+    bottom_up = resnet_dcn(101)
+    bottom_up.update(num_groups=32, width_per_group=8)
+    return bottom_up
+
+
 def paa_resnet_dcn(depth, num_classes=80):
-    """The detector on a ResNet of 50, 101 or 152 layers, deformable in res3 to res5."""
-    bottom_up = L(build_resnet)(depth=depth, deform_stages=["res3", "res4", "res5"])
-    return paa_p3_p7(bottom_up, num_classes)
+    """The detector on `resnet_dcn`."""
+    return paa_p3_p7(resnet_dcn(depth), num_classes)
 
 
-def paa_swin(size, drop_path_rate=None, num_classes=80):
-    """The detector on Swin "T", "S" or "B": nothing frozen, stages 2 to 4 through own LayerNorms.
+def swin(size, drop_path_rate=None):
+    """Swin "T", "S" or "B": nothing frozen, stages 2 to 4 through their own LayerNorms.
 
     Args:
         size: "T", "S" or "B".
         drop_path_rate: None for the Swin detection recipe's.
-        num_classes: of the dataset.
     """
-    bottom_up = L(TimmBackbone)(
+    return L(TimmBackbone)(
         name=SWIN_NAMES[size],
         drop_path_rate=SWIN_DROP_PATH[size] if drop_path_rate is None else drop_path_rate,
         norm_outputs=True,
     )
-    return paa_p3_p7(bottom_up, num_classes)
+
+
+def paa_swin(size, drop_path_rate=None, num_classes=80):
+    """The detector on Swin; see `swin`."""
+    return paa_p3_p7(swin(size, drop_path_rate), num_classes)
 
 
 def paa_timm(name, num_classes=80, channels=256):

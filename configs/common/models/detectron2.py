@@ -3,14 +3,17 @@
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 
-from lad.modeling.detectron2 import FCOS, RetinaNet
+from lad.modeling.detectron2 import FCOS, RetinaNet, group_norm
 
-from .paa import IMAGENET_MEAN, IMAGENET_STD, fpn_p2_p4
+from .paa import IMAGENET_MEAN, IMAGENET_STD, fpn_p2_p4, fpn_p3_p7
+
+P3_P7 = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
 
 _OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 
@@ -62,6 +65,31 @@ def fcos(backbone, features, channels=256, num_classes=80):
         test_score_thresh=0.05,
         assigner=None,
     )
+
+
+def _fpn_p3_p7(bottom_up, in_feature, in_channels):
+    """FPN P3 to P7; P6 and P7 from the named feature, with Detectron2's ReLU between them."""
+    fpn = fpn_p3_p7(bottom_up)
+    fpn.top_block._target_ = LastLevelP6P7
+    fpn.top_block.update(in_channels=in_channels, in_feature=in_feature)
+    return fpn
+
+
+def retinanet_p3_p7(bottom_up, res5_channels=2048, num_classes=80):
+    """RetinaNet with Detectron2's settings, P3 to P7, on any backbone with res3 to res5."""
+    backbone = _fpn_p3_p7(bottom_up, "res5", res5_channels)
+    model = retinanet(backbone, list(P3_P7), list(P3_P7.values()), num_classes=num_classes)
+    model.update(focal_loss_alpha=0.25, focal_loss_gamma=2.0, smooth_l1_beta=0.1)
+    return model
+
+
+def fcos_p3_p7(bottom_up, num_classes=80):
+    """FCOS with GN, P3 to P7, on any backbone with res3 to res5."""
+    backbone = _fpn_p3_p7(bottom_up, "p5", 256)
+    model = fcos(backbone, list(P3_P7), num_classes=num_classes)
+    model.head.norm = L(group_norm)()
+    model.test_nms_thresh = 0.6
+    return model
 
 
 def one_square_anchor(model, scale=4.0):

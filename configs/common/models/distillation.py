@@ -1,19 +1,45 @@
-"""Methods on two detectors: ``model = lad(paa_resnet(50), paa_resnet(101))``."""
+"""Methods on one or two detectors: ``model = lad(paa_resnet(50), paa_resnet(101))``."""
 
 from detectron2.config import LazyCall as L
 
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.engine.role_switch import RoleSwitchHook
+from lad.engine.schedule import FreezeBackbone
+from lad.engine.setup import class_key
+from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
-from lad.modeling.distillation import LAD, CoLAD, SoftLabel
+from lad.modeling.distillation import LAD, CoLAD, Distillation, SoftLabel
 
 ROLE_SWITCH_HOOK = L(RoleSwitchHook)(output_dir="${train.output_dir}")
+FREEZE_HOOK = L(FreezeBackbone)(until=1 / 9)  # LGD's, of its 2x schedule
 
 
 def soft_label_loss(kind="kl", gamma=0.5, class_weight=10.0, min_iou=0.1):
     """The soft-label loss; its defaults are those of pure soft-label distillation."""
     return L(SoftLabelLoss)(kind=kind, gamma=gamma, class_weight=class_weight, min_iou=min_iou)
+
+
+def lgd_loss(student, channels=256, **options):
+    """LGD of this student, whose features have so many channels."""
+    number = "${...student." + class_key(student) + "}"
+    return L(LGD)(channels=channels, num_classes=number, **options)
+
+
+def distillation(student, distill_losses, teacher=None):
+    """A student on its own labels with distillation losses."""
+    return L(Distillation)(
+        student=student,
+        teacher=teacher,
+        student_checkpoint="",
+        teacher_checkpoint="",
+        distill_losses=list(distill_losses),
+    )
+
+
+def lgd(student, channels=256, start=1 / 6, **options):
+    """LGD alone; the student is distilled after a sixth of the training, as in the paper's 2x."""
+    return distillation(student, [lgd_loss(student, channels, start=start, **options)])
 
 
 def soft_label(student, teacher, loss=None):
