@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
@@ -141,6 +141,10 @@ def training_step(model: nn.Module) -> float:
         instances = Instances(IMAGE_SIZE)
         instances.gt_boxes = Boxes(torch.tensor(BOXES))
         instances.gt_classes = torch.arange(len(BOXES)) % num_classes
+        masks = torch.zeros(len(BOXES), *IMAGE_SIZE, dtype=torch.bool)
+        for mask, (left, top, right, bottom) in zip(masks, BOXES, strict=True):
+            mask[int(top) : int(bottom), int(left) : int(right)] = True
+        instances.gt_masks = BitMasks(masks)
         image = torch.randint(0, 256, (3, *IMAGE_SIZE), generator=generator, dtype=torch.uint8)
         batch.append({"image": image, "instances": instances})
     with EventStorage():  # Detectron2's detectors log into one

@@ -5,8 +5,9 @@
     python tools/study.py --table              only the table of what is stored
     python tools/study.py --cost               CPU time of a training step of each method
 
-Each run's figures are stored as docs/results/METHOD_seedN.json. A stored run is not repeated unless
-its file is removed. An interrupted one is resumed if output/study is kept.
+Each run's figures are stored as METHOD_seedN.json in docs/results, or in --results. A stored run is
+not repeated unless its file is removed. An interrupted one is resumed if output/study is kept.
+Rounding alone moves a run's AP by some points: compare only runs of one machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 import detectron2
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.events import EventStorage
+from scipy.stats import t
 
 from lad.engine.run import start_training
 from lad.metrics import read_metrics, series
@@ -55,12 +58,24 @@ METHODS: dict[str, tuple[str, ...]] = {
     "tal": ("tal",),
     "tal_lad": ("tal_lad",),
     "tal_colad": ("tal_colad",),
+    "paa_lgd": ("paa_lgd",),
+    "lad_lgd": ("lad_lgd",),
+    "retinanet": ("retinanet",),
+    "retinanet_lgd": ("retinanet_lgd",),
+    "fcos": ("fcos",),
+    "fcos_lgd": ("fcos_lgd",),
 }
 
 
 def stored(method: str, seed: int) -> Path:
     """Returns where a run's figures are kept."""
     return RESULTS / f"{method}_seed{seed}.json"
+
+
+def stored_runs(method: str) -> dict[int, dict]:
+    """Returns the figures of a method's stored runs by seed."""
+    paths = {int(x.stem.split("_seed")[1]): x for x in RESULTS.glob(f"{method}_seed*.json")}
+    return {seed: json.loads(path.read_text()) for seed, path in sorted(paths.items())}
 
 
 def config_file(method: str) -> Path:
@@ -125,8 +140,7 @@ def table() -> str:
     columns = "method", "seeds", "AP", "AP50", "AP75", "AP of the second network", "student taught"
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for method in ("teacher", *METHODS):
-        paths = sorted(RESULTS.glob(f"{method}_seed*.json"))
-        runs = [json.loads(path.read_text()) for path in paths]
+        runs = list(stored_runs(method).values())
         if not runs:
             continue
         prefix = "student/" if "student/bbox/AP" in runs[0] else ""
@@ -134,6 +148,25 @@ def table() -> str:
         cells += [spread(runs, "teacher/bbox/AP"), spread(runs, "switch/student_share", digits=2)]
         lines += [f"| {' | '.join([method, str(len(runs)), *cells])} |"]
     return "\n".join(lines)
+
+
+def differences() -> str:
+    """Returns what LGD adds to each method, by seed and with a 95 % interval of the mean (t)."""
+    lines = [
+        "| method | AP with LGD - AP without, by seed | mean, 95 % interval |",
+        "|---|---|---|",
+    ]
+    for method in (name for name in METHODS if f"{name}_lgd" in METHODS):
+        plain, lgd = stored_runs(method), stored_runs(f"{method}_lgd")
+        gains = [lgd[seed]["bbox/AP"] - plain[seed]["bbox/AP"] for seed in plain if seed in lgd]
+        if len(gains) > 1:
+            mean = statistics.mean(gains)
+            half = t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+            by_seed = ", ".join(f"{gain:+.1f}" for gain in gains)
+            lines.append(
+                f"| {method} | {by_seed} | {mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}) |"
+            )
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def costs(methods: list[str], rounds: int = 7) -> str:
@@ -149,7 +182,8 @@ def costs(methods: list[str], rounds: int = 7) -> str:
     for _ in range(rounds + 1):
         for name, model in models.items():
             start = time.process_time()
-            sum(model(batch).values()).backward()
+            with EventStorage():
+                sum(model(batch).values()).backward()
             seconds[name].append(time.process_time() - start)
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     lines = ["| method | CPU time of a step, PAA's = 1 |", "|---|---|"]
@@ -173,9 +207,13 @@ def main() -> int:
     parser.add_argument("methods", nargs="*", metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="of the runs' figures")
     parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--cost", action="store_true", help="measure steps, train nothing")
     args = parser.parse_args()
+    if args.results:
+        global RESULTS
+        RESULTS = args.results
     methods = args.methods or list(METHODS)
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
@@ -195,7 +233,7 @@ def main() -> int:
         except RuntimeError as error:
             print(f"study: {error}", file=sys.stderr)
             return 1
-    print(table())
+    print("\n\n".join(filter(None, [table(), differences()])))
     return 0
 
 
