@@ -21,7 +21,9 @@ PAPER = [x for x in FILES if x.split("/")[0] in METHODS]
 TWO_NETWORKS = [x for x in PAPER if x.split("/")[0] not in ("paa", "cop")]
 EPOCH = 7330  # ceil(117,266 / 16)
 WEIGHTS = LazyConfig.load(str(CONFIGS / "common/weights.py"))
-(RESNEXT,) = LazyConfig.load(str(CONFIGS / "common/weights.py"), ("RESNEXT101_64X4D",))
+RESNEXT, RESNEXT_32X8D = LazyConfig.load(
+    str(CONFIGS / "common/weights.py"), ("RESNEXT101_64X4D", "RESNEXT101_32X8D")
+)
 
 
 def load(name):
@@ -69,6 +71,9 @@ def test_config_loads_saves_and_instantiates(name):
         "cop/cop_no_iou_r18_1x.py",
         "cop/iop_r18_1x.py",
         "lad/r18_from_r50_1x.py",
+        "digits/lad_lgd.py",
+        "digits/retinanet_lgd.py",
+        "digits/fcos_lgd.py",
     ],
 )
 def test_config_takes_a_step(name):
@@ -153,6 +158,79 @@ def test_switches_are_what_the_name_says(name):
     assert ("Fisher" in str(config.model.switch.indicator._target_)) == ("fisher" in name)
     assert config.model.switch.scope == ("level" if "_level" in name else "iteration")
     assert len(config.train.hooks) == 1
+
+
+# Of LGD's released configs and its poster: where they differ from context, no detached appearance,
+# distillation to the end and learning rate 0.01.
+LGD = {
+    "retinanet_x101_dcn_2x_ms": {"until": 13 / 18},
+    "fcos_r50_2x_ms": {"context": False},
+    "fcos_r101_dcn_2x_ms": {"until": 13 / 18},
+    "fcos_x101_dcn_2x_ms": {"until": 13 / 18},
+    "faster_rcnn_x101_dcn_2x_ms": {"until": 13 / 18},
+    "mask_rcnn_swin_t_3x_ms": {"masks": True},
+}
+SCHEDULES = {
+    "1x": (90_000, [60_000, 80_000]),
+    "2x": (180_000, [120_000, 160_000]),
+    "3x": (270_000, [210_000, 250_000]),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [Path(x).stem for x in FILES if x.startswith("lgd/") and "lad_" not in x]
+)
+def test_rows_of_lgd(name):
+    config = load(f"lgd/{name}.py")
+    rcnn, swin = "rcnn" in name, "swin" in name
+    (loss,) = config.model.distill_losses
+    defaults = {"context": not rcnn, "detach_appearance": rcnn, "until": 1.0, "masks": False}
+    for key, value in (defaults | LGD.get(name, {})).items():
+        default = {"context": True, "until": 1.0}.get(key, False)
+        assert loss.get(key, default) == value, key
+    max_iter, drops = SCHEDULES[re.search("[123]x", name).group()]
+    assert config.train.max_iter == config.lr_multiplier.scheduler.num_updates == max_iter
+    assert list(config.lr_multiplier.scheduler.milestones) == drops
+    assert config.lr_multiplier.warmup_length * max_iter == pytest.approx(1000)
+    starts = (30_000, 20_000) if max_iter > 90_000 else (15_000, 10_000)
+    (freeze,) = config.train.hooks
+    assert (loss.start * max_iter, freeze.until * max_iter) == pytest.approx(starts)
+    assert config.optimizer.lr == (1e-4 if swin else 0.02 if rcnn else 0.01)
+    assert config.train.clip_grad == {"enabled": True, "type": "value", "max": 1.0}
+    sides = config.dataloader.train.mapper.augmentations[0].short_edge_length
+    assert sides == (list(range(640, 801, 32)) if name.endswith("_ms") else 800)
+    bottom_up = config.model.student.backbone.bottom_up
+    assert bool(bottom_up.get("deform_stages")) == ("dcn" in name)
+    if not swin:
+        assert bottom_up.depth == int(re.search(r"_[rx](\d+)", name).group(1))
+        assert ("x101" in name) == (bottom_up.get("num_groups", 1) == 32)
+        expected = WEIGHTS.RESNET[bottom_up.depth] if "x101" not in name else RESNEXT_32X8D
+    else:
+        assert bottom_up.name == "swin_tiny_patch4_window7_224"
+        expected = WEIGHTS.SWIN["T"]
+    assert config.model.student_checkpoint == expected
+
+
+def test_mask_rcnns_label_guided_teacher_has_its_own_weight_decay():
+    config = load("lgd/mask_rcnn_swin_t_3x_ms.py")
+    with torch.device("meta"):
+        model = config.optimizer.params.model = instantiate(config.model)
+    decay = {
+        id(p): group["weight_decay"]
+        for group in instantiate(config.optimizer).param_groups
+        for p in group["params"]
+    }
+    assert {decay[id(p)] for p in model.distill_losses.parameters()} == {1e-4}
+    assert {decay[id(p)] for p in model.student.parameters()} == {0.0, 0.05}
+
+
+def test_a_row_of_lgd_without_its_loss_is_the_baseline():
+    config = load_config(
+        str(CONFIGS / "lgd/retinanet_r50_2x_ms.py"), ["model.distill_losses=[]"]
+    ).model
+    with torch.device("meta"):
+        model = instantiate(config)
+    assert not len(model.distill_losses) and model.teacher is None
 
 
 def test_optimizers():

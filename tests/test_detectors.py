@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from inspect_lgd import main as inspect_lgd_tool
 from lad.checkpoint import export_network, load_weights
 from lad.engine.config import build, load_config
 from lad.engine.run import main, start_training
@@ -84,6 +87,37 @@ def finished_retinanet(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished_lgd(tmp_path_factory):
     return run(LGD, tmp_path_factory.mktemp("run") / "lgd")
+
+
+def inspect_lgd(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["inspect_lgd.py", *map(str, arguments)])
+    return inspect_lgd_tool()
+
+
+def test_lgds_features_are_drawn_and_its_oracle_evaluated(
+    finished_lgd, tmp_path, monkeypatch, capsys
+):
+    run_of = ["--config-file", finished_lgd / "config.yaml"]
+    run_of += ["--weights", finished_lgd / "model_final.pth"]
+    pictures = ["--pictures", tmp_path / "features", "--count", 2]
+    assert inspect_lgd(monkeypatch, *run_of, *pictures, "--oracle") == 0
+    assert len(list((tmp_path / "features").glob("*.png"))) == 2
+    output = capsys.readouterr().out
+    assert re.search(r"no result of the detector:\noracle/bbox/AP ([\d.]+|nan),", output)
+
+
+def test_what_inspect_lgd_cannot_do_is_one_line(finished_lgd, monkeypatch, capsys):
+    run_of = ["--config-file", finished_lgd / "config.yaml"]
+    for more, message in (
+        (["--weights", finished_lgd / "model_final.pth"], "nothing to do: add --pictures"),
+        (["--weights", "no.pth", "--oracle"], "--weights=no.pth: there is no such file"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            inspect_lgd(monkeypatch, *run_of, *more)
+        assert error.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        inspect_lgd(monkeypatch, "--config-file", PLAIN, "--weights", "no.pth", "--oracle")
+    assert "OneStageDetector has no LGD: add it to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

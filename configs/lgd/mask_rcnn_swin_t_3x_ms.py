@@ -16,6 +16,7 @@ model = lgd(
 )
 model.student_checkpoint = SWIN["T"]
 dataloader.train.mapper.update(use_instance_mask=True, instance_mask_format="bitmask")
+dataloader.evaluator.tasks = ["bbox", "segm"]
 optimizer.params._target_ = distillation_params
 optimizer.params.distill_losses = dict(weight_decay=1e-4)
 train.output_dir = "output/lgd/mask_rcnn_swin_t_3x_ms"

@@ -1,4 +1,4 @@
-"""Pictures: ground truth beside detections, curves and teaching roles over a training."""
+"""Pictures: ground truth beside detections, features, curves and roles over a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
+from torch import Tensor
 
 from lad.metrics import read_metrics, series
 
@@ -58,6 +60,47 @@ def plot_roles(metrics: str | Path, path: str | Path) -> None:
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+
+
+def plot_features(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    rows: Mapping[str, Sequence[Tensor]],
+    path: str | Path,
+) -> None:
+    """Draws an image's feature maps as PNG, a row for each network and a column for each level.
+
+    A cell's color is the root mean square over the channels, each normalized over the map.
+
+    Args:
+        image: (H, W, 3) uint8, as the network sees it.
+        boxes: (G, 4) xyxy of the objects in pixels.
+        rows: (C, H_l, W_l) maps of each level, finest first, by name.
+        path: of the PNG.
+    """
+    height, width = image.shape[:2]
+    columns = 1 + max(map(len, rows.values()))
+    size = (2.4 * columns, 2.4 * len(rows) * height / width + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    for row, (axes, (name, maps)) in enumerate(
+        zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True)
+    ):
+        axes[0].imshow(image)
+        axes[0].set_ylabel(name)
+        for left, top, right, bottom in boxes:
+            corner, sides = (left, top), (right - left, bottom - top)
+            axes[0].add_patch(Rectangle(corner, *sides, fill=False, color="yellow"))
+        for level, (ax, x) in enumerate(zip(axes[1:], maps, strict=False)):
+            x = x.detach().float().cpu()
+            mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, correction=0)
+            normalized = (x - mean) / (var + 1e-5).sqrt()
+            # Maps may cover the image's padding, too.
+            ax.imshow(normalized.square().mean(0).sqrt().numpy(), cmap="viridis")
+            if row == 0:
+                ax.set_title(f"level {level + 1}: {x.shape[2]}x{x.shape[1]}")
+        for ax in axes:
+            ax.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=100)
 
 
 def draw_detections(

@@ -229,5 +229,5 @@ def test_parts_that_do_not_fit_are_refused():
 
 
 def test_training_without_ground_truth_is_refused():
-    with pytest.raises(ValueError, match="training needs ground truth"):
+    with pytest.raises(ValueError, match="ground truth is needed"):
         LAD(**networks())([{"image": BATCH[0]["image"]}])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -112,9 +113,12 @@ def _is_number(value: object) -> bool:
 
 
 def build_coco_evaluator(
-    dataset_name: str, output_dir: str | None = None, distributed: bool = True
+    dataset_name: str,
+    output_dir: str | None = None,
+    distributed: bool = True,
+    tasks: Sequence[str] = ("bbox",),
 ) -> COCOEvaluator:
-    """Builds Detectron2's COCO evaluator for boxes, at most 100 detections per image.
+    """Builds Detectron2's COCO evaluator, at most 100 detections per image.
 
     It uses faster-coco-eval, whose numbers equal pycocotools', or pycocotools without it.
 
@@ -122,6 +126,7 @@ def build_coco_evaluator(
         dataset_name: a registered dataset with metadata ``json_file``.
         output_dir: folder for the predictions; None writes none.
         distributed: whether to gather the predictions of all ranks.
+        tasks: "bbox" for boxes, "segm" for instance masks.
 
     Raises:
         KeyError: if ``dataset_name`` is not registered.
@@ -132,7 +137,7 @@ def build_coco_evaluator(
         DatasetCatalog.get(dataset_name)
     evaluator = COCOEvaluator(
         dataset_name,
-        tasks=("bbox",),
+        tasks=tuple(tasks),
         distributed=distributed,
         output_dir=output_dir,
         max_dets_per_image=100,

@@ -165,7 +165,7 @@ class Distillation(nn.Module):
         outputs = self.run(batched_inputs)
         # The ground truth stays on the loader's device: the CPU computes the candidates while the
         # GPU runs the networks.
-        targets = Targets.from_instances(_ground_truth(batched_inputs))
+        targets = Targets.from_instances(ground_truth(batched_inputs))
         assignment = self.assign(outputs, targets)
         targets = targets.to(self.device)
         losses = self.supervise(outputs, assignment, targets)
@@ -328,10 +328,16 @@ class CoLAD(LAD):
         return losses
 
 
-def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:
+def ground_truth(batched_inputs: list[dict]) -> list[Instances]:
+    """Returns each image's ``instances``.
+
+    Raises:
+        ValueError: for an image without.
+    """
     if any("instances" not in x for x in batched_inputs):
         raise ValueError(
-            "training needs ground truth, but an input has no 'instances': use a training mapper"
+            "ground truth is needed, but an input has no 'instances': use a mapper with "
+            "is_train=true"
         )
     return [x["instances"] for x in batched_inputs]
 

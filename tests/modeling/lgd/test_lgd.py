@@ -13,6 +13,7 @@ from lad.assignment.switch import RoleSwitch
 from lad.checkpoint import export_network, load_weights
 from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.lgd.loss import feature_distance
+from lad.modeling.distill_losses.lgd.oracle import Oracle
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation, SoftLabel
 
@@ -228,6 +229,22 @@ def test_inference_and_export_contain_nothing_of_it(tmp_path):
         found, wanted = found["instances"], wanted["instances"]
         assert len(wanted) and torch.equal(found.scores, wanted.scores)
         assert torch.equal(found.pred_boxes.tensor, wanted.pred_boxes.tensor)
+
+
+@every_detector
+def test_the_oracle_detects_on_the_teachers_features(make):
+    model = make_model(make)
+    scores = model.student.head.class_logits if make is make_paa else model.student.head.cls_score
+    nn.init.constant_(scores.bias, 0.0)
+    expected = model.eval()(BATCH)[0]["instances"].scores
+    oracle = Oracle(model).eval()
+    assert len(expected) and not torch.equal(oracle(BATCH)[0]["instances"].scores, expected)
+    oracle.lgd.teacher = SameFeatures()
+    assert torch.equal(oracle(BATCH)[0]["instances"].scores, expected)
+    with pytest.raises(ValueError, match="an input has no 'instances'"):
+        oracle([{"image": BATCH[0]["image"]}])
+    with pytest.raises(ValueError, match="Distillation has no LGD: add it"):
+        Oracle(Distillation(student=make(0)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
