@@ -1,4 +1,4 @@
-"""Training steps of LAD, CoLAD and SoLAD against their networks alone; the assignment's share."""
+"""Training steps of LAD, CoLAD, SoLAD and LGD against their networks alone; shares of a step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig, instantiate
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.assignment import assign
 from benchmarks.measure import Report, interleaved, peak_memory
 from benchmarks.scenes import make_anchors, parse_size, random_batch, spread_predictions
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
-from lad.modeling.distillation import LAD, CoLAD
+from lad.modeling.distillation import LAD, CoLAD, Distillation
 from lad.modeling.one_stage import OneStageDetector
 from lad.structures import Targets
 
@@ -42,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    """Measures ratios of steps, peak memory and the assignment's share."""
+    """Measures ratios of steps, peak memory, and shares of the assignment and LGD's parts."""
     gpu = args.device == "cuda"
     height, width = args.size or ((800, 1344) if gpu else (320, 512))
     batch = random_batch(args.batch or (2 if gpu else 1), OBJECTS, height, width)
     measure_methods(args, report, batch)
+    measure_lgd(args, report, batch)
     measure_share(args, report)
 
 
@@ -93,6 +96,40 @@ def measure_methods(args: argparse.Namespace, report: Report, batch: list[dict])
         report.figure(f"peak memory of {name} beyond weights", value / 2**20, "MiB")
     alone = memory["student step"] + memory["teacher forward"]
     report.at_most("step-lad-memory", memory["lad step"] / alone, 1.0)
+
+
+def measure_lgd(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:
+    """Compares the larger network with and without LGD, and counts the operations of its parts."""
+    plain, model = build_paa(args.teacher), build_paa(args.teacher)
+    lgd = Distillation(student=model, distill_losses=[LGD(channels=256, num_classes=80)])
+    variants = {
+        "plain step": TrainingStep(plain.to(args.device), batch),
+        "lgd step": TrainingStep(lgd.to(args.device), batch),
+    }
+    seconds = interleaved(variants, repeats=args.repeats or 10, device=args.device)
+    memory = {name: peak_memory(step, device=args.device) for name, step in variants.items()}
+    for name in variants:
+        report.figure(f"{name}, PAA R{args.teacher}", seconds[name] * 1e3, "ms")
+        report.figure(f"peak memory of {name} beyond weights", memory[name] / 2**20, "MiB")
+    report.at_most("step-lgd", seconds["lgd step"] / seconds["plain step"], 1.60)
+    report.at_most("step-lgd-memory", memory["lgd step"] / memory["plain step"], 1.60)
+
+    counts = {}
+    for name, step in variants.items():
+        with FlopCounterMode(display=False, depth=None) as counter:
+            step.model(batch)
+        counts[name] = {
+            part: sum(count.values()) for part, count in counter.get_flop_counts().items()
+        }
+    whole, own = counts["plain step"]["Global"], counts["lgd step"]
+    for name, part in (
+        ("backbone and FPN", "student.backbone"),
+        ("head, both passes", "student.head"),
+        ("label-guided teacher", "distill_losses.0.teacher"),
+        ("adapter", "distill_losses.0.adapter"),
+    ):
+        share = 100 * own[f"Distillation.{part}"] / whole
+        report.figure(f"lgd's forward operations, {name}", share, "% of the plain network's")
 
 
 def measure_share(args: argparse.Namespace, report: Report) -> None:
