@@ -16,7 +16,7 @@ from benchmarks.measure import Report, interleaved, peak_memory
 from benchmarks.scenes import make_anchors, parse_size, random_batch, spread_predictions
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
-from lad.modeling.distill_losses.lgd import LGD
+from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 from lad.modeling.one_stage import OneStageDetector
@@ -101,7 +101,8 @@ def measure_methods(args: argparse.Namespace, report: Report, batch: list[dict])
 def measure_lgd(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:
     """Compares the larger network with and without LGD, and counts the operations of its parts."""
     plain, model = build_paa(args.teacher), build_paa(args.teacher)
-    lgd = Distillation(student=model, distill_losses=[LGD(channels=256, num_classes=80)])
+    loss = LGD(teacher=LabelGuidedTeacher(channels=256, num_classes=80))
+    lgd = Distillation(student=model, distill_losses=[loss])
     variants = {
         "plain step": TrainingStep(plain.to(args.device), batch),
         "lgd step": TrainingStep(lgd.to(args.device), batch),

@@ -10,10 +10,9 @@ import torch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from helpers import ToyLoss, make_batch, make_paa
+from helpers import ToyLoss, make_batch, make_lgd, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
-from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 
@@ -37,8 +36,7 @@ def build(name: str):
         torch.manual_seed(0)
         return LAD(**pair, distill_losses=[ToyLoss()])
     if "lgd" in name:
-        torch.manual_seed(0)
-        lgd = LGD(channels=32, num_classes=3, label_width=4)
+        lgd = make_lgd()
         if name == "lgd_frozen":
             return Distillation(student=pair["student"], distill_losses=[lgd])
         return LAD(**pair, distill_losses=[lgd])

@@ -21,6 +21,7 @@ from lad.assignment.paa import PAAAssigner
 from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.backbones.resnet import build_resnet
 from lad.modeling.detectron2 import FCOS, RetinaNet
+from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distillation import DistillLoss
 from lad.modeling.heads import PAAHead
 from lad.modeling.losses import DetectionLosses
@@ -226,6 +227,13 @@ def make_batch(
         pixels = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         batch.append({"image": pixels, "instances": instances, "height": size[0], "width": size[1]})
     return batch
+
+
+def make_lgd(channels: int = CHANNELS, *, num_classes: int = 3, loss=(), **teacher) -> LGD:
+    """LGD with a small label encoder; ``loss`` are its own options, the others its teacher's."""
+    torch.manual_seed(0)
+    options = {"channels": channels, "num_classes": num_classes, "label_width": 4} | teacher
+    return LGD(teacher=LabelGuidedTeacher(**options), **dict(loss))
 
 
 class ToyLoss(DistillLoss):

@@ -187,7 +187,7 @@ def test_rows_of_lgd(name):
     defaults = {"context": not rcnn, "detach_appearance": rcnn, "until": 1.0, "masks": False}
     for key, value in (defaults | LGD.get(name, {})).items():
         default = {"context": True, "until": 1.0}.get(key, False)
-        assert loss.get(key, default) == value, key
+        assert (loss if key == "until" else loss.teacher).get(key, default) == value, key
     max_iter, drops = SCHEDULES[re.search("[123]x", name).group()]
     assert config.train.max_iter == config.lr_multiplier.scheduler.num_updates == max_iter
     assert list(config.lr_multiplier.scheduler.milestones) == drops

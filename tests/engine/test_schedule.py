@@ -8,12 +8,11 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from helpers import make_batch, make_paa
+from helpers import make_batch, make_lgd, make_paa
 from lad.engine.hooks import EMAHook
 from lad.engine.optimizer import distillation_params
 from lad.engine.schedule import FreezeBackbone, ProgressHook
 from lad.engine.trainer import Trainer
-from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distillation import LAD, Distillation
 
 BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
@@ -31,10 +30,7 @@ class Loader:
 
 
 def make_model() -> Distillation:
-    torch.manual_seed(0)
-    return Distillation(
-        student=make_paa(0), distill_losses=[LGD(channels=32, num_classes=3, label_width=4)]
-    ).train()
+    return Distillation(student=make_paa(0), distill_losses=[make_lgd()]).train()
 
 
 def train(model, hooks, *, start=0, stop=4, before_update=None) -> list[dict]:

@@ -9,8 +9,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
-from helpers import ToyLoss, make_batch, make_paa
-from lad.modeling.distill_losses.lgd import LGD
+from helpers import ToyLoss, make_batch, make_lgd, make_paa
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, Distillation
 from lad.modeling.rcnn import RCNN
@@ -53,8 +52,8 @@ def with_masks(batch):
     return batch
 
 
-def make_model(*, masks=False, **options) -> Distillation:
-    lgd = LGD(channels=CHANNELS, num_classes=3, label_width=4, masks=masks, **options)
+def make_model(*, masks=False) -> Distillation:
+    lgd = make_lgd(CHANNELS, masks=masks)
     return Distillation(student=make_rcnn(masks=masks), distill_losses=[lgd]).train()
 
 

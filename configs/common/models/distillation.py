@@ -7,7 +7,7 @@ from lad.assignment.switch import RoleSwitch
 from lad.engine.role_switch import RoleSwitchHook
 from lad.engine.schedule import FreezeBackbone
 from lad.engine.setup import class_key
-from lad.modeling.distill_losses.lgd import LGD
+from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation, SoftLabel
 
@@ -20,10 +20,18 @@ def soft_label_loss(kind="kl", gamma=0.5, class_weight=10.0, min_iou=0.1):
     return L(SoftLabelLoss)(kind=kind, gamma=gamma, class_weight=class_weight, min_iou=min_iou)
 
 
-def lgd_loss(student, channels=256, **options):
-    """LGD of this student, whose features have so many channels."""
-    number = "${...student." + class_key(student) + "}"
-    return L(LGD)(channels=channels, num_classes=number, **options)
+def lgd_loss(student, channels=256, start=1 / 6, until=1.0, **teacher):
+    """LGD of this student, whose features have so many channels.
+
+    The student is distilled after a sixth of the training, as in the paper's 2x. Further arguments
+    are those of the label-guided teacher.
+    """
+    number = "${....student." + class_key(student) + "}"
+    return L(LGD)(
+        teacher=L(LabelGuidedTeacher)(channels=channels, num_classes=number, **teacher),
+        start=start,
+        until=until,
+    )
 
 
 def distillation(student, distill_losses, teacher=None):
@@ -37,9 +45,9 @@ def distillation(student, distill_losses, teacher=None):
     )
 
 
-def lgd(student, channels=256, start=1 / 6, **options):
-    """LGD alone; the student is distilled after a sixth of the training, as in the paper's 2x."""
-    return distillation(student, [lgd_loss(student, channels, start=start, **options)])
+def lgd(student, **options):
+    """LGD alone; options as for `lgd_loss`."""
+    return distillation(student, [lgd_loss(student, **options)])
 
 
 def soft_label(student, teacher, loss=None):

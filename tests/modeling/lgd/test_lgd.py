@@ -7,11 +7,10 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from helpers import CHANNELS, ToyLoss, make_batch, make_fcos, make_paa, make_retinanet
+from helpers import ToyLoss, make_batch, make_fcos, make_lgd, make_paa, make_retinanet
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.checkpoint import export_network, load_weights
-from lad.modeling.distill_losses.lgd import LGD
 from lad.modeling.distill_losses.lgd.loss import feature_distance
 from lad.modeling.distill_losses.lgd.oracle import Oracle
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
@@ -29,13 +28,9 @@ def storage():
         yield
 
 
-def make_lgd(**options) -> LGD:
-    torch.manual_seed(0)
-    return LGD(**{"channels": CHANNELS, "num_classes": 3, "label_width": 4} | options)
-
-
-def make_model(make=make_paa, **options) -> Distillation:
-    return Distillation(student=make(0), distill_losses=[make_lgd(**options)]).train()
+def make_model(make=make_paa, *, teacher=(), **loss) -> Distillation:
+    lgd = make_lgd(loss=loss, **dict(teacher))
+    return Distillation(student=make(0), distill_losses=[lgd]).train()
 
 
 class SameFeatures(nn.Module):
@@ -72,7 +67,7 @@ def reached(model, names, batch=BATCH) -> set[str]:
 @every_detector
 @pytest.mark.parametrize("detach", [False, True])
 def test_gradients(make, detach):
-    model = make_model(make, start=0.5, detach_appearance=detach)
+    model = make_model(make, teacher={"detach_appearance": detach}, start=0.5)
     for share, distilled in ((0.25, set()), (0.75, {"backbone"})):
         model.progress.share = share
         assert reached(model, "loss_lgd") == {"adapter"} | distilled
@@ -258,13 +253,13 @@ def test_mixed_precision(dtype):
 
 
 def test_what_does_not_fit_is_one_line():
-    with pytest.raises(ValueError, match="LGD has channels=16, the student's features 32"):
-        make_model(channels=16)
-    with pytest.raises(ValueError, match="LGD has num_classes=5, the student 3"):
-        make_model(num_classes=5)
+    with pytest.raises(ValueError, match="teacher has channels=16, the student's features 32"):
+        make_model(teacher={"channels": 16})
+    with pytest.raises(ValueError, match="LGD's teacher has num_classes=5, the student 3"):
+        make_model(teacher={"num_classes": 5})
     with pytest.raises(ValueError, match=r"start=0.5, until=0.25: shares of the training"):
-        make_lgd(start=0.5, until=0.25)
+        make_lgd(loss={"start": 0.5, "until": 0.25})
     with pytest.raises(ValueError, match="model.distill_losses.0: LGD needs hard labels"):
         SoftLabel(student=make_paa(0), teacher=make_paa(1), distill_losses=[make_lgd()])
     with pytest.raises(ValueError, match="LGD with masks=true needs instance masks"):
-        make_model(masks=True)(BATCH)
+        make_model(teacher={"masks": True})(BATCH)

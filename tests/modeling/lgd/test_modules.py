@@ -11,10 +11,10 @@ from lad.modeling.distill_losses.lgd.modules import (
     AppearanceEncoder,
     KnowledgeMapper,
     LabelEncoder,
-    LabelGuidedTeacher,
     RelationAdapter,
     TNet,
 )
+from lad.modeling.distill_losses.lgd.teacher import LabelGuidedTeacher
 
 SIZE = (64, 96)
 SHAPES = [(8, 12), (4, 6), (1, 1)]
@@ -23,18 +23,7 @@ CHANNELS = 16
 
 def make_teacher(**options) -> LabelGuidedTeacher:
     torch.manual_seed(0)
-    defaults = {
-        "channels": CHANNELS,
-        "num_classes": 3,
-        "context": True,
-        "interaction": "student_guided",
-        "num_heads": 4,
-        "label_width": 4,
-        "detach_appearance": False,
-        "masks": False,
-        "half_cell": False,
-        "one_cell": False,
-    }
+    defaults = {"channels": CHANNELS, "num_classes": 3, "num_heads": 4, "label_width": 4}
     return LabelGuidedTeacher(**defaults | options)
 
 

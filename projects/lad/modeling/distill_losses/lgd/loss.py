@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lad.modeling.distill_losses.lgd.modules import LabelGuidedTeacher
+from lad.modeling.distill_losses.lgd.teacher import LabelGuidedTeacher
 from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
 from lad.structures import Assignment, Targets
@@ -26,27 +26,15 @@ class LGD(DistillLoss):
     Until ``start`` and after ``until`` the distance trains only the adapter, not the student.
 
     Args:
-        channels: C of the student's features.
-        num_classes: K.
+        teacher: makes features.
         weight: of the distance.
         teacher_weight: of the losses on the teacher's features.
         start: share of the training after which the student is distilled; a sixth in the paper.
         until: share of the training up to which it is.
-        context: add the whole image as an object. Without it, an object that is alone in its image
-            gives its appearance no gradient.
-        interaction: "student_guided", "label_guided", "appearance_only" or "label_only", see
-            `RelationAdapter`.
-        num_heads: of the attention; divides C.
-        label_width: of the label encoder, see `TNet`.
-        detach_appearance: the losses on the teacher's features do not train the backbone.
-        train_head: they train the student's head.
-        masks: use instance masks instead of boxes.
-        half_cell: measure boxes from the cells' centers, see `Objects.cells`.
-        one_cell: give an object that meets no cell the nearest, see `Objects.cells`.
+        train_head: the losses on the teacher's features train the student's head.
 
     Raises:
-        ValueError: for another interaction, heads that do not divide the channels, or shares that
-            are no interval in 0..1.
+        ValueError: for shares that are no interval in 0..1.
     """
 
     needs_assignment = True
@@ -54,46 +42,25 @@ class LGD(DistillLoss):
     def __init__(
         self,
         *,
-        channels: int,
-        num_classes: int,
+        teacher: LabelGuidedTeacher,
         weight: float = 1.0,
         teacher_weight: float = 1.0,
         start: float = 0.0,
         until: float = 1.0,
-        context: bool = True,
-        interaction: str = "student_guided",
-        num_heads: int = 8,
-        label_width: int = 64,
-        detach_appearance: bool = False,
         train_head: bool = True,
-        masks: bool = False,
-        half_cell: bool = False,
-        one_cell: bool = False,
     ):
         if not 0 <= start <= until <= 1:
             raise ValueError(
                 f"start={start}, until={until}: shares of the training, 0 <= start <= until <= 1"
             )
         super().__init__()
-        self.channels = channels
-        self.num_classes = num_classes
+        self.teacher = teacher
         self.weight = weight
         self.teacher_weight = teacher_weight
         self.start = start
         self.until = until
         self.train_head = train_head
-        self.teacher = LabelGuidedTeacher(
-            channels=channels,
-            num_classes=num_classes,
-            context=context,
-            interaction=interaction,
-            num_heads=num_heads,
-            label_width=label_width,
-            detach_appearance=detach_appearance,
-            masks=masks,
-            half_cell=half_cell,
-            one_cell=one_cell,
-        )
+        channels = teacher.channels
         self.adapter = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
@@ -107,15 +74,15 @@ class LGD(DistillLoss):
         backbone: Any = student.backbone
         shapes = backbone.output_shape()
         channels = {shapes[name].channels for name in student.head_in_features}
-        if channels != {self.channels}:
+        if channels != {self.teacher.channels}:
             raise ValueError(
-                f"LGD has channels={self.channels}, the student's features "
+                f"LGD's teacher has channels={self.teacher.channels}, the student's features "
                 f"{', '.join(map(str, sorted(channels)))}: make them equal"
             )
-        if student.num_classes != self.num_classes:
+        if student.num_classes != self.teacher.num_classes:
             raise ValueError(
-                f"LGD has num_classes={self.num_classes}, the student {student.num_classes}: let "
-                "it follow the student's"
+                f"LGD's teacher has num_classes={self.teacher.num_classes}, the student "
+                f"{student.num_classes}: let it follow the student's"
             )
 
     def forward(

@@ -13,9 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lad.modeling.distill_losses.lgd.objects import MASK_SIZE, Objects
-from lad.structures import Targets
-
 INTERACTIONS = ("student_guided", "label_guided", "appearance_only", "label_only")
 
 
@@ -119,9 +116,18 @@ class RelationAdapter(nn.Module):
         num_heads: of the attention; divides C.
         interaction: "student_guided": appearance asks, labels answer; "label_guided": the other way
             round; "appearance_only" and "label_only" have no attention.
+
+    Raises:
+        ValueError: for another interaction, or heads that do not divide the channels.
     """
 
     def __init__(self, *, channels: int, num_heads: int, interaction: str):
+        if interaction not in INTERACTIONS:
+            raise ValueError(
+                f"interaction={interaction!r}: choose one of {', '.join(INTERACTIONS)}"
+            )
+        if channels % num_heads:
+            raise ValueError(f"num_heads={num_heads}: it has to divide channels={channels}")
         super().__init__()
         self.interaction = interaction
         if interaction != "appearance_only":
@@ -194,86 +200,3 @@ class KnowledgeMapper(nn.Module):
         assert self.spread.bias is not None
         spread = spread.unflatten(-1, size) + self.spread.bias[:, None, None]
         return self.refine((spread + everywhere).relu())
-
-
-class LabelGuidedTeacher(nn.Module):
-    """Makes features like the student's from the student's features and the labels.
-
-    Args:
-        channels: C.
-        num_classes: K.
-        context: add the whole image as an object.
-        interaction: see `RelationAdapter`.
-        num_heads: of the attention.
-        label_width: of the label encoder, see `TNet`.
-        detach_appearance: no gradients reach the student's features.
-        masks: instance masks instead of boxes.
-        half_cell: see `Objects.cells`.
-        one_cell: see `Objects.cells`.
-
-    Raises:
-        ValueError: for another interaction, or heads that do not divide the channels.
-    """
-
-    def __init__(
-        self,
-        *,
-        channels: int,
-        num_classes: int,
-        context: bool,
-        interaction: str,
-        num_heads: int,
-        label_width: int,
-        detach_appearance: bool,
-        masks: bool,
-        half_cell: bool,
-        one_cell: bool,
-    ):
-        if interaction not in INTERACTIONS:
-            raise ValueError(
-                f"interaction={interaction!r}: choose one of {', '.join(INTERACTIONS)}"
-            )
-        if channels % num_heads:
-            raise ValueError(f"num_heads={num_heads}: it has to divide channels={channels}")
-        super().__init__()
-        self.num_classes = num_classes
-        self.context = context
-        self.detach_appearance = detach_appearance
-        self.masks = masks
-        self.half_cell = half_cell
-        self.one_cell = one_cell
-        self.label_encoder = self.appearance_encoder = None
-        if interaction != "appearance_only":
-            size = 4 + num_classes + (MASK_SIZE**2 if masks else 0)
-            self.label_encoder = LabelEncoder(size=size, channels=channels, width=label_width)
-        if interaction != "label_only":
-            self.appearance_encoder = AppearanceEncoder(channels=channels)
-        self.relation = RelationAdapter(
-            channels=channels, num_heads=num_heads, interaction=interaction
-        )
-        self.mapper = KnowledgeMapper(channels=channels, context=context)
-
-    def forward(
-        self, features: Sequence[Tensor], targets: Targets, image_size: tuple[int, int]
-    ) -> list[Tensor]:
-        """Returns maps of the features' shapes, (N, C, H_l, W_l).
-
-        Args:
-            features: the student's.
-            targets: on the features' device.
-            image_size: height and width of the padded images in pixels.
-
-        Raises:
-            ValueError: for masks that the targets do not have.
-        """
-        objects = Objects.from_targets(targets, image_size, context=self.context, masks=self.masks)
-        cells = objects.cells(
-            [x.shape[-2:] for x in features], half_cell=self.half_cell, one_cell=self.one_cell
-        )
-        appearance = label = None
-        if self.appearance_encoder is not None:
-            seen = [x.detach() for x in features] if self.detach_appearance else features
-            appearance = self.appearance_encoder(seen, cells)
-        if self.label_encoder is not None:
-            label = self.label_encoder(objects.descriptors(self.num_classes), objects.present)
-        return self.mapper(self.relation(appearance, label, objects.present), cells)
