@@ -52,24 +52,23 @@ class Objects(NamedTuple):
         """
         device, num_images = targets.boxes.device, len(targets.image_sizes)
         counts = torch.bincount(targets.image, minlength=num_images)
-        most = int(counts.max())
-        columns = max(most, 1) + context
+        columns = max(int(counts.max()), 1) + context
         rank = torch.arange(len(targets.image), device=device)
         at = targets.image, rank - (counts.cumsum(0) - counts)[targets.image]
+        empty, last = counts == 0, -1 if context else 0
 
         height, width = image_size
-        limits = torch.tensor([width, height] * 2, dtype=torch.float32, device=device)
-        boxes = targets.boxes.new_zeros(num_images, columns, 4)
-        boxes[at] = targets.boxes.clamp(min=0).minimum(limits - 1)
+        pixel = torch.tensor([0.0, 0, 1, 1], device=device)
+        canvas = torch.tensor([0.0, 0, width, height], device=device)
+        farthest = canvas[2:].repeat(2) - 1
+        boxes = torch.zeros(num_images, columns, 4, device=device)
+        boxes[at] = targets.boxes.clamp(min=0).minimum(farthest)
+        others = canvas if context else boxes[:, last]
+        boxes[:, last] = torch.where(empty[:, None], pixel, others)
         classes = torch.full((num_images, columns), -1, device=device)
         classes[at] = targets.classes
         present = torch.zeros_like(classes, dtype=torch.bool)
         present[at] = True
-        empty, last = counts == 0, -1 if context else 0
-        pixel = limits.new_tensor([0, 0, 1, 1])
-        boxes[:, last] = torch.where(
-            empty[:, None], pixel, limits * pixel if context else boxes[:, last]
-        )
         present[:, last] |= empty | context
 
         padded = None
