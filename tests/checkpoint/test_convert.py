@@ -13,7 +13,7 @@ from torch import nn
 
 import convert_checkpoint
 from helpers import make_paa
-from lad.checkpoint import load_state, read_weights
+from lad.checkpoint import load_state, load_weights, read_weights
 from lad.checkpoint.convert import convert, from_mmdetection, is_mmdetection
 from lad.modeling.backbones.resnet import LastLevelP6P7NoReLU, build_resnet
 from lad.modeling.backbones.timm import TimmBackbone
@@ -226,6 +226,15 @@ def test_first_of_two_networks_goes_to_a_plain_model(prefix):
     assert_same(model.state_dict(), student.state_dict())
     theirs = [key for key in report.unused if key.startswith(prefix)]
     assert len(theirs) == len(mmdetection_state(teacher))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_second_of_two_networks_goes_to_a_plain_model_that_asks_for_it(prefix, tmp_path):
+    _, teacher, state = two_networks(prefix)
+    torch.save({"state_dict": state}, tmp_path / "model.pth")
+    model = make_paa()
+    load_weights(model, str(tmp_path / "model.pth"), complete=True, network="teacher")
+    assert_same(model.state_dict(), teacher.state_dict())
 
 
 def test_iop_comes_back_and_files_of_heads_without_quality_are_loaded():

@@ -74,6 +74,25 @@ def test_teacher_is_exported_where_averages_are_the_students_alone(model, tmp_pa
     assert all(torch.equal(value, expected[key]) for key, value in exported.items())
 
 
+@pytest.mark.parametrize("network", ["student", "teacher"])
+def test_one_network_is_loaded_from_a_file_of_two_or_of_one(model, checkpoint, tmp_path, network):
+    export_network(checkpoint, network, str(tmp_path / "plain.pth"))
+    expected = getattr(model, network).state_dict()
+    for path in (checkpoint, str(tmp_path / "plain.pth")):
+        plain = make_paa(3)
+        report = load_weights(plain, path, complete=True, network=network)
+        assert report.unused == []
+        assert all(torch.equal(value, expected[key]) for key, value in plain.state_dict().items())
+
+
+def test_file_of_two_networks_for_a_plain_model_names_the_tool(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="none of its weights fits .*tools/export_network.py"):
+        load_weights(make_paa(), checkpoint)
+    torch.save({"model": {"student.x": torch.zeros(1)}}, tmp_path / "small.pth")
+    with pytest.raises(ValueError, match="it has no teacher: its weights are those of student"):
+        load_weights(make_paa(), str(tmp_path / "small.pth"), network="teacher")
+
+
 def test_plain_checkpoint_has_no_networks(tmp_path):
     torch.save({"model": make_paa().state_dict()}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="it has no student: its weights are those of anchor_lay"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lad.checkpoint.load import read_weights
+from lad.checkpoint.read import network_weights, read_weights
 
 
 def export_network(path: str, network: str, output: str) -> int:
@@ -22,11 +22,6 @@ def export_network(path: str, network: str, output: str) -> int:
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if it does not hold that network.
     """
-    prefix = f"{network}."
-    weights = read_weights(path)
-    part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    if not part:
-        names = sorted({key.split(".")[0] for key in weights})
-        raise ValueError(f"it has no {network}: its weights are those of {', '.join(names[:5])}")
+    part = network_weights(read_weights(path), network)
     torch.save({"model": part}, output)
     return len(part)

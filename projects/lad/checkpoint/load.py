@@ -18,7 +18,8 @@ from lad.checkpoint.convert import (
     resnet_key,
     teacher_part,
 )
-from lad.checkpoint.read import read_training, read_weights
+from lad.checkpoint.read import network_weights, read_training, read_weights
+from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import is_frozen, model_info
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ def load_weights(
     *,
     source: str = "checkpoint",
     complete: bool | Collection[str] = False,
+    network: str | None = None,
 ) -> LoadReport:
     """Loads the weights of a file into a model and logs what matched.
 
@@ -131,6 +133,8 @@ def load_weights(
         path: a file that `read_weights` reads.
         source: name of the path in messages, e.g. its key in the config.
         complete: whether the file has to hold all weights of the model, or of the named networks.
+        network: which network of a file of two the model is, "student" or "teacher"; files of one
+            network are loaded as they are.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -138,7 +142,10 @@ def load_weights(
             is not met.
     """
     try:
-        report = load_state(model, read_weights(path), complete=complete)
+        weights = read_weights(path)
+        if network is not None:
+            weights = _one_network(weights, network)
+        report = load_state(model, weights, complete=complete)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source}={path}: {error}") from error
     except ValueError as error:
@@ -152,6 +159,17 @@ def load_weights(
         if names:
             logger.warning(f"{path}: {len(names)} weights {meaning}: {_some(names)}")
     return report
+
+
+def _one_network(weights: dict[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Returns the weights of a network, or all of them if they are of one network only."""
+    if is_mmdetection(weights) and teacher_part(weights):
+        weights = convert(weights).weights
+    return network_weights(weights, network) if _has_networks(weights) else weights
+
+
+def _has_networks(keys: Iterable[str]) -> bool:
+    return any(key.startswith(tuple(f"{name}." for name in NETWORKS)) for key in keys)
 
 
 def load_state(
@@ -177,9 +195,12 @@ def load_state(
     missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
     _check_anchors(ours, state)
     if not fitting:
+        remedy = ""
+        if _has_networks(state) and not _has_networks(ours):
+            remedy = "; tools/export_network.py makes a checkpoint of one of its networks"
         raise ValueError(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
-            f"{_some(list(ours))}"
+            f"{_some(list(ours))}{remedy}"
         )
     _check_complete(complete, missing, mismatched)
     model.load_state_dict(fitting, strict=False)

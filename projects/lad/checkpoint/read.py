@@ -51,6 +51,24 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
     return weights
 
 
+def network_weights(weights: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Returns the weights of one network of a file of two, without its prefix.
+
+    Args:
+        weights: of `read_weights`.
+        network: "student" or "teacher".
+
+    Raises:
+        ValueError: if they do not hold that network.
+    """
+    prefix = f"{network}."
+    part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if not part:
+        names = sorted({key.split(".")[0] for key in weights})
+        raise ValueError(f"it has no {network}: its weights are those of {', '.join(names[:5])}")
+    return part
+
+
 def read_training(path: str) -> Mapping[str, Tensor]:
     """Maps the weights in a training's checkpoint from disk.
 
