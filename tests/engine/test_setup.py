@@ -45,6 +45,8 @@ def test_device():
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="train.device='gpu': choose"):
         resolve_device("gpu")
+    with pytest.raises(ValueError, match="device='gpu': choose 'auto', 'cpu' or 'mps'"):
+        resolve_device("gpu", key="device", known=("cpu", "mps"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

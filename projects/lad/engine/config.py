@@ -33,31 +33,34 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(2) from error
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(
+    path: str, overrides: Sequence[str] = (), *, source: str = "--config-file"
+) -> DictConfig:
     """Loads a LazyConfig file and applies overrides.
 
     Args:
         path: a .py or .yaml file, relative to the working directory.
         overrides: "path.key=value" each, in Hydra's grammar.
+        source: name of the path in messages.
 
     Raises:
         ValueError: if a section is missing or an override is wrong.
         FileNotFoundError: if there is no such file.
     """
     if not path:
-        raise ValueError("--config-file is missing: name one of configs/*/*.py")
+        raise ValueError(f"{source} is missing: name one of configs/*/*.py")
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"--config-file {path}: there is no such file")
+        raise FileNotFoundError(f"{source} {path}: there is no such file")
     try:
         config = LazyConfig.load(path)
     except Exception as error:  # whatever the file's own code raises
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise ValueError(f"--config-file {path}: it cannot be loaded: {reason}") from error
+        raise ValueError(f"{source} {path}: it cannot be loaded: {reason}") from error
     if not isinstance(config, DictConfig) or config._is_none():
-        raise ValueError(f"--config-file {path}: it is empty, or no config; use a LazyConfig file")
+        raise ValueError(f"{source} {path}: it is empty, or no config; use a LazyConfig file")
     missing = [section for section in SECTIONS if section not in config]
     if missing:
-        raise ValueError(f"--config-file {path}: it defines no {', '.join(missing)}; add them")
+        raise ValueError(f"{source} {path}: it defines no {', '.join(missing)}; add them")
     for override in overrides:
         _apply_override(config, override)
     return config

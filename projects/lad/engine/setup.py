@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+from collections.abc import Sequence
 from glob import escape, glob
 
 import torch
@@ -19,18 +20,27 @@ from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import model_info
 
 
-def resolve_device(name: str) -> str:
-    """Returns "cpu" or "cuda" for the config's "auto", "cpu" or "cuda".
+def resolve_device(
+    name: str, *, key: str = "train.device", known: Sequence[str] = ("cpu", "cuda")
+) -> str:
+    """Returns the device for a name, of which "auto" is "cuda", or "cpu" without a GPU.
+
+    Args:
+        name: "auto" or one of ``known``.
+        key: name of the setting in messages.
+        known: of "cpu", "cuda" and "mps".
 
     Raises:
-        ValueError: for another name, or "cuda" on a machine without a GPU.
+        ValueError: for another name, or a GPU that this machine does not have.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"train.device={name!r}: choose 'auto', 'cpu' or 'cuda'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device=cuda: PyTorch finds no GPU; choose 'auto' or 'cpu'")
+    if name not in known:
+        choices = ", ".join(repr(x) for x in ("auto", *known[:-1]))
+        raise ValueError(f"{key}={name!r}: choose {choices} or {known[-1]!r}")
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    if name in backends and not backends[name].is_available():
+        raise ValueError(f"{key}={name}: PyTorch finds no GPU; choose 'auto' or 'cpu'")
     return name
 
 
