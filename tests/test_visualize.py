@@ -9,7 +9,7 @@ from detectron2.data import Metadata
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from lad.visualize import draw_detections, plot_curves, plot_roles
+from lad.visualize import COLORS, draw_boxes, draw_detections, plot_curves, plot_roles
 
 ROWS = [
     {"iteration": 19, "total_loss": 2.0, "switch/student": 0.4, "switch/student_taught": 1.0},
@@ -56,3 +56,30 @@ def test_ground_truth_is_left_and_confident_detections_are_right(tmp_path):
     assert not picture[:, :80].any()  # no ground truth, a black image
     assert picture[:, 80:125].any()
     assert not picture[:, 135:].any()  # the second detection scores too little
+
+
+def test_boxes_have_their_classes_colors_on_an_enlarged_image():
+    boxes = np.array([[10.0, 30, 30, 50], [40, 30, 60, 50]])
+    picture = draw_boxes(np.zeros((60, 100, 3), np.uint8), boxes, [1, 2], ["cat 50%", "dog 40%"])
+    assert picture.size == (800, 480)  # 8 times
+    # The middle of a lower border, of a label's corner, and within a box.
+    assert picture.getpixel((160, 400)) == COLORS[1]
+    assert picture.getpixel((400, 400)) == COLORS[2]
+    assert picture.getpixel((81, 238)) == COLORS[1]
+    assert picture.getpixel((160, 320)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((600, 500), (500, 600)), ((40, 5000), (5000, 40)), ((479, 479), (958, 958))],
+)
+def test_large_images_keep_their_size(size, drawn):
+    image = np.zeros((*size, 3), np.uint8)
+    assert draw_boxes(image, np.zeros((0, 4)), [], []).size == drawn
+
+
+def test_labels_stay_inside_the_image():
+    image = np.zeros((480, 480, 3), np.uint8)
+    boxes = np.array([[470.0, 0, 480, 480]])
+    picture = np.asarray(draw_boxes(image, boxes, [0], ["a long name of a class 99%"]))
+    assert (picture[2:12, 300:460] == COLORS[0]).all(axis=-1).any()

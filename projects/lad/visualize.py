@@ -1,4 +1,4 @@
-"""Pictures: ground truth beside detections, features, curves and roles over a training."""
+"""Pictures: detections, ground truth beside them, features, curves and roles over a training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.structures import Instances
+from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lad.metrics import read_metrics, series
+
+MIN_SIDE, MAX_SIDE = 480, 4096  # of drawn images in pixels
+COLORS = [tuple(color) for color in colormap(rgb=True, maximum=255).astype(int).tolist()]
 
 
 def plot_curves(
@@ -122,3 +127,37 @@ def draw_detections(
     kept = detections[detections.scores > threshold].to("cpu")
     found = Visualizer(image, metadata).draw_instance_predictions(kept)
     return np.concatenate([truth.get_image(), found.get_image()], axis=1)
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str]
+) -> Image.Image:
+    """Draws boxes in the colors of their classes, the first on top.
+
+    An image whose short side is below 480 px is enlarged by a whole number.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (n, 4) xyxy in pixels of the image.
+        classes: n class numbers.
+        labels: n texts.
+    """
+    height, width = image.shape[:2]
+    scale = max(1, min(-(-MIN_SIDE // min(height, width)), MAX_SIDE // max(height, width)))
+    size = width * scale, height * scale
+    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    canvas = ImageDraw.Draw(picture)
+    short = min(size)
+    font = ImageFont.truetype(findfont("DejaVu Sans"), max(13, short // 45))
+    for index in reversed(range(len(boxes))):
+        color = COLORS[classes[index] % len(COLORS)]
+        box = (boxes[index] * scale).tolist()
+        canvas.rectangle(box, outline=color, width=max(2, short // 240))
+        text_width, text_height = canvas.textbbox((0, 0), labels[index], font=font)[2:]
+        # Above the box, or inside it at the upper border of the image.
+        x = max(0, min(box[0], size[0] - text_width - 4))
+        y = box[1] - text_height - 3 if box[1] > text_height + 3 else box[1]
+        canvas.rectangle((x, y, x + text_width + 4, y + text_height + 3), fill=color)
+        light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+        canvas.text((x + 2, y + 1), labels[index], font=font, fill="black" if light else "white")
+    return picture
