@@ -1,4 +1,4 @@
-"""Imports go down only: structures <- ops <- assignment <- modeling <- engine."""
+"""Imports go down only: structures <- ops <- assignment <- modeling <- engine <- predict."""
 
 import ast
 from pathlib import Path
@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "projects/lad"
 # What each part of the package may import besides itself.
 MAY_IMPORT = {
     "compat": set(),
+    "media": set(),
     "metrics": set(),
     "structures": set(),
     "ops": {"structures"},
@@ -21,6 +22,7 @@ MAY_IMPORT = {
         *("compat", "metrics", "structures", "ops", "assignment", "modeling"),
         *("checkpoint", "data", "visualize"),
     },
+    "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine"},
 }
 
 
