@@ -33,6 +33,7 @@ from lad.structures import Anchors, Candidates, DensePredictions, Targets
 LEVELS = ["p3", "p4", "p5"]
 STRIDES = (8, 16, 32)
 CHANNELS = 32
+HARDLY_TRAINED = 0.2  # scores of a detector after a few iterations that count as detections
 
 
 def make_anchors(
