@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,15 @@ def test_the_backbone_is_frozen_in_the_first_part(prefix):
     rest = prefix.replace("bottom_up.", "fpn_")
     assert not same(initial, weights[0], rest), "the FPN is trained"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_ninth_of_180_000_iterations_is_20_000():
+    model, hook = make_paa(0), FreezeBackbone(until=1 / 9)
+    hook.trainer = SimpleNamespace(model=model, max_iter=180_000)
+    hook.before_train()
+    for hook.trainer.iter, trained in ((19_999, False), (20_000, True)):
+        hook.before_step()
+        assert all(p.requires_grad == trained for p in model.backbone.bottom_up.parameters())
 
 
 def test_freezing_equals_dropped_gradients():

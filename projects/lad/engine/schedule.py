@@ -55,7 +55,7 @@ class FreezeBackbone(ModelHook):
 
     def before_step(self) -> None:
         """Freezes, or trains again."""
-        frozen = self.trainer.iter < self.until * self.trainer.max_iter
+        frozen = self.trainer.iter / self.trainer.max_iter < self.until
         for parameter in self._trained:
             parameter.requires_grad_(not frozen)
 
