@@ -6,7 +6,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from lad.data import build_coco_evaluator, coco, register_coco
+from lad.data import build_coco_evaluator, coco, get_dataset_dicts, register_coco
 
 BOXES = [
     (1, 1, (2, 3, 20, 10)),
@@ -102,6 +102,7 @@ def test_evaluator_names_missing_files(dataset_name, tmp_path):
         build_coco_evaluator(dataset_name)
 
 
+IMAGE = {"id": 1, "file_name": "1.png", "width": 8, "height": 8}
 ANNOTATION = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
 
 
@@ -110,7 +111,10 @@ ANNOTATION = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
     [
         ({"images": []}, "empty list 'images'"),
         ({"images": [{"id": 1, "file_name": "1.png", "width": 3}]}, r"images\[0\] has no 'height'"),
+        ({"images": [IMAGE, IMAGE]}, r"images\[1\] has id 1, which another entry has"),
         ({"annotations": [{"id": 1}]}, r"annotations\[0\] has no 'image_id'"),
+        ({"annotations": [5]}, r"annotations\[0\] has no 'id'"),
+        ({"annotations": [ANNOTATION] * 2}, r"annotations\[1\] has id 1, which another"),
         ({"annotations": [{**ANNOTATION, "image_id": 9}]}, "annotation 1 has image_id 9"),
         ({"annotations": [{**ANNOTATION, "category_id": 3}]}, "annotation 1 has category_id 3"),
         ({"annotations": [{**ANNOTATION, "bbox": [1, 2]}]}, r"annotation 1 has bbox \[1, 2\]"),
@@ -131,3 +135,10 @@ def test_wrong_files_are_named(dataset_name, tmp_path, text, message):
     register_coco(dataset_name, json_file, tmp_path)
     with pytest.raises(ValueError, match=rf"broken\.json {message}"):
         DatasetCatalog.get(dataset_name)
+
+
+def test_path_of_a_json_file_is_a_dataset_name(coco_files):
+    json_file, _ = coco_files([(8, 8)], images=[{**IMAGE, "file_name": "images/1.png"}])
+    (record,) = get_dataset_dicts(str(json_file), filter_empty=False)
+    assert record["file_name"] == str(json_file.parent / "images/1.png")
+    assert build_coco_evaluator(str(json_file))._metadata.thing_classes == ["cat", "dog"]

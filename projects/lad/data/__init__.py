@@ -6,6 +6,7 @@ from pathlib import Path
 from lad.data.coco import build_coco_evaluator, register_coco
 from lad.data.dataset_dicts import get_dataset_dicts
 from lad.data.digits import DigitScenesSpec, register_digit_scenes
+from lad.data.folders import read_folder, write_coco_files
 from lad.data.loader import build_train_loader
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "build_coco_evaluator",
     "build_train_loader",
     "get_dataset_dicts",
+    "read_folder",
     "register_coco",
     "register_digit_scenes",
+    "write_coco_files",
 ]
 
 

@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
@@ -39,6 +40,15 @@ def register_coco(name: str, json_file: str | os.PathLike, image_root: str | os.
     metadata.set(json_file=json_file, image_root=image_root, evaluator_type="coco")
 
 
+def register_json_path(name: str) -> None:
+    """Registers a dataset whose name is the path of a COCO json file, unless it is registered.
+
+    A "file_name" in it is absolute, or relative to the file's folder.
+    """
+    if name.endswith(".json") and name not in DatasetCatalog.list():
+        register_coco(name, name, os.path.dirname(name))
+
+
 def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
     _check_coco_json(name, json_file)
     return load_coco_json(json_file, image_root, name)
@@ -56,56 +66,97 @@ def _check_coco_json(name: str, json_file: str) -> None:
             f"dataset {name!r}: annotation file {json_file} does not exist; put it there or set "
             "the environment variable DETECTRON2_DATASETS to the folder that holds your datasets"
         )
+    where = f"dataset {name!r}: {json_file}"
+    for entry in wrong_entries(read_coco_json(json_file, where)):
+        raise ValueError(f"{where}: {entry.problem}")
+
+
+def read_coco_json(json_file: str | os.PathLike, where: str) -> dict:
+    """Reads the lists of an annotation file; `wrong_entries` checks what they hold.
+
+    Args:
+        json_file: in COCO's instances format.
+        where: how errors name the file.
+
+    Raises:
+        ValueError: if it is not json, or has no list of images, annotations or categories.
+    """
     try:
         content = json.loads(Path(json_file).read_bytes())
     except ValueError as error:
-        raise ValueError(f"dataset {name!r}: {json_file} is not a json file: {error}") from error
+        raise ValueError(f"{where} is not a json file: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"dataset {name!r}: {json_file} holds no COCO annotations")
+        raise ValueError(f"{where} holds no COCO annotations")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise ValueError(
-                f"dataset {name!r}: {json_file} has no list {key!r}; COCO's instances format needs "
-                "'images', 'annotations' and 'categories'"
+                f"{where} has no list {key!r}; COCO's instances format needs 'images', "
+                "'annotations' and 'categories'"
             )
         # Annotations may be empty: a dataset of backgrounds.
         if key != "annotations" and not content[key]:
-            raise ValueError(f"dataset {name!r}: {json_file} has an empty list {key!r}")
-    _check_references(f"dataset {name!r}: {json_file}", content)
+            raise ValueError(f"{where} has an empty list {key!r}")
+    return content
 
 
-def _check_references(where: str, content: dict) -> None:
-    """Raises ValueError if an entry lacks a key, names an unknown id or has a wrong value."""
+class WrongEntry(NamedTuple):
+    """An entry of an annotation file that cannot be used.
+
+    Attributes:
+        key: the list that it is in.
+        position: in that list.
+        problem: in words.
+    """
+
+    key: str
+    position: int
+    problem: str
+
+
+def wrong_entries(content: dict) -> Iterator[WrongEntry]:
+    """Yields entries that lack a key, have a wrong value or id, or name an unknown id."""
+    complete: dict[str, list[tuple[int, dict]]] = {}
     for key, needed in (
         ("images", ("id", "file_name", "height", "width")),
         ("categories", ("id", "name")),
         ("annotations", ("id", "image_id", "category_id", "bbox")),
     ):
+        complete[key] = []
         for position, entry in enumerate(content[key]):
-            missing = [k for k in needed if k not in entry]
-            if missing:
-                raise ValueError(f"{where}: {key}[{position}] has no {missing[0]!r}")
-    for position, image in enumerate(content["images"]):
+            has = entry if isinstance(entry, dict) else {}
+            if missing := [k for k in needed if k not in has]:
+                yield WrongEntry(key, position, f"{key}[{position}] has no {missing[0]!r}")
+            else:
+                complete[key].append((position, entry))
+    for position, image in complete["images"]:
         if not (_is_number(image["height"]) and _is_number(image["width"])):
-            raise ValueError(f"{where}: images[{position}] has a height or width that is no number")
-    ids = [annotation["id"] for annotation in content["annotations"]]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{where}: several annotations have the same id")
-    image_ids = {image["id"] for image in content["images"]}
-    category_ids = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        for key, known in (("image_id", image_ids), ("category_id", category_ids)):
-            if annotation[key] not in known:
-                raise ValueError(
-                    f"{where}: annotation {annotation['id']} has {key} {annotation[key]}, which "
-                    "the file does not define"
-                )
+            problem = f"images[{position}] has a height or width that is no number"
+            yield WrongEntry("images", position, problem)
+    for key, entries in complete.items():
+        ids: set = set()
+        for position, entry in entries:
+            if entry["id"] in ids:
+                problem = f"{key}[{position}] has id {entry['id']}, which another entry has too"
+                yield WrongEntry(key, position, problem)
+            ids.add(entry["id"])
+    yield from _wrong_annotations(complete)
+
+
+def _wrong_annotations(complete: dict[str, list[tuple[int, dict]]]) -> Iterator[WrongEntry]:
+    known = {
+        "image_id": {image["id"] for _, image in complete["images"]},
+        "category_id": {category["id"] for _, category in complete["categories"]},
+    }
+    for position, annotation in complete["annotations"]:
+        where = f"annotation {annotation['id']} has"
+        for key, ids in known.items():
+            if annotation[key] not in ids:
+                problem = f"{where} {key} {annotation[key]}, which the file does not define"
+                yield WrongEntry("annotations", position, problem)
         box = annotation["bbox"]
         if not isinstance(box, list) or not len(box) == 4 == sum(map(_is_number, box)):
-            raise ValueError(
-                f"{where}: annotation {annotation['id']} has bbox {annotation['bbox']}, not four "
-                "numbers x, y, width, height"
-            )
+            problem = f"{where} bbox {box}, not four numbers x, y, width, height"
+            yield WrongEntry("annotations", position, problem)
 
 
 def _is_number(value: object) -> bool:
@@ -123,7 +174,7 @@ def build_coco_evaluator(
     It uses faster-coco-eval, whose numbers equal pycocotools', or pycocotools without it.
 
     Args:
-        dataset_name: a registered dataset with metadata ``json_file``.
+        dataset_name: a registered dataset with metadata ``json_file``, or a path of a COCO json.
         output_dir: folder for the predictions; None writes none.
         distributed: whether to gather the predictions of all ranks.
         tasks: "bbox" for boxes, "segm" for instance masks.
@@ -132,6 +183,7 @@ def build_coco_evaluator(
         KeyError: if ``dataset_name`` is not registered.
         FileNotFoundError: if the annotation file does not exist.
     """
+    register_json_path(dataset_name)
     if not hasattr(MetadataCatalog.get(dataset_name), "thing_dataset_id_to_contiguous_id"):
         # Loading sets the category ids, generates digit scenes, and reports missing files.
         DatasetCatalog.get(dataset_name)

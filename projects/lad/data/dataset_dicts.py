@@ -9,6 +9,8 @@ from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
+from lad.data.coco import register_json_path
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,7 +20,7 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
     Boxes without area inside their image are dropped with a warning.
 
     Args:
-        names: one registered dataset, or several to join.
+        names: one registered dataset, or several to join; a path of a COCO json file is a name too.
         filter_empty: drop images without any annotation other than crowd regions.
 
     Raises:
@@ -55,13 +57,14 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
 
 
 def _check_registered(name: str) -> None:
+    register_json_path(name)
     known = DatasetCatalog.list()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
         raise ValueError(
             f"dataset {name!r} is not registered: {hint} "
-            "(lad.data.register_coco registers your own)"
+            "(your own: the path of a COCO json file, or lad.data.register_coco)"
         )
 
 

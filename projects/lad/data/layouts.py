@@ -1,0 +1,211 @@
+"""What readers of labeled folders return, and the readers of COCO's layouts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import ExifTags, Image
+
+from lad.data.coco import read_coco_json, wrong_entries
+
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+# Takes one line about a wrong entry, which is then left out; or raises ValueError with it.
+Report = Callable[[str], None]
+
+
+class Photo(NamedTuple):
+    """An image file with its objects.
+
+    Attributes:
+        path: of the file.
+        width: in pixels, as Detectron2 reads the file: turned by its EXIF orientation.
+        height: in pixels.
+        objects: COCO annotations without ids: "bbox" (x, y, width, height in pixels) and
+            "category_id", the class index.
+    """
+
+    path: Path
+    width: int
+    height: int
+    objects: list[dict[str, Any]]
+
+
+class Layout(NamedTuple):
+    """What a reader found.
+
+    Attributes:
+        name: of the layout.
+        class_names: in the order of the class indices.
+        splits: photos by "train", "val" and "test", as far as the folder has them.
+    """
+
+    name: str
+    class_names: list[str]
+    splits: dict[str, list[Photo]]
+
+
+def read_roboflow(folder: Path, report: Report) -> Layout | None:
+    """Reads ``{train,valid,test}/_annotations.coco.json``; returns None if there are none.
+
+    Category 0 is Roboflow's name for the whole project; it is dropped if no object has it.
+    """
+    files: dict[str, Path] = {}
+    for split, names in SPLIT_NAMES.items():
+        found = [folder / name / "_annotations.coco.json" for name in names]
+        files.update((split, path) for path in found if path.is_file())
+    if not files:
+        return None
+    contents = {path: read_coco_json(path, str(path)) for path in files.values()}
+    used = {x.get("category_id") for c in contents.values() for x in _dicts(c["annotations"])}
+    for content in contents.values():
+        named = [c for c in content["categories"] if not isinstance(c, dict) or c.get("id") != 0]
+        if named and 0 not in used:
+            content["categories"] = named
+    return _read_coco("Roboflow COCO", files, contents, lambda path: [path.parent], report)
+
+
+def read_coco(folder: Path, report: Report) -> Layout | None:
+    """Reads ``annotations/*.json`` beside folders of images; returns None if there are none.
+
+    A single file that is named otherwise is the training split.
+
+    Raises:
+        ValueError: if it is not clear which file is a split's.
+    """
+    present = sorted((folder / "annotations").glob("*.json"))
+    files = {}
+    for split, names in SPLIT_NAMES.items():
+        if path := _choose([p for p in present if _is_split(p.stem, names)]):
+            files[split] = path
+    if not files and len(present) == 1:
+        files["train"] = present[0]
+    if not files:
+        return None
+    contents = {path: read_coco_json(path, str(path)) for path in files.values()}
+
+    def image_folders(path: Path) -> list[Path]:
+        stem = path.stem.removeprefix("instances_")
+        names = dict.fromkeys([stem, re.sub(r"\d+$", "", stem)])
+        return [
+            *(folder / name for name in names),
+            *(folder / "images" / name for name in names),
+            folder / "images",
+            folder,
+        ]
+
+    return _read_coco("COCO", files, contents, image_folders, report)
+
+
+def _is_split(stem: str, names: Iterable[str]) -> bool:
+    return stem.removeprefix("instances_").startswith(tuple(names))
+
+
+def _choose(paths: Sequence[Path]) -> Path | None:
+    # COCO has other files of a split beside the instances: captions, keypoints.
+    paths = [p for p in paths if p.stem.startswith("instances_")] or paths
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise ValueError(f"{paths[0].parent}: {names} are files of one split: keep one of them")
+    return paths[0] if paths else None
+
+
+def _read_coco(
+    name: str,
+    files: Mapping[str, Path],
+    contents: Mapping[Path, dict],
+    image_folders: Callable[[Path], list[Path]],
+    report: Report,
+) -> Layout:
+    first = next(iter(files.values()))  # of the training images, if there are any
+    categories = [c for c in _dicts(contents[first]["categories"]) if {"id", "name"} <= c.keys()]
+    class_names = [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
+    if repeated := sorted({x for x in class_names if class_names.count(x) > 1}):
+        report(f"{first}: several categories are named {repeated[0]!r}: give each its own name")
+    splits: dict[str, list[Photo]] = {}
+    for split, path in files.items():
+        content = contents[path]
+        wrong = set()
+        for key, position, problem in wrong_entries(content):
+            report(f"{path}: {problem}")
+            wrong.add((key, position))
+        content = {
+            key: [x for i, x in enumerate(content[key]) if (key, i) not in wrong]
+            for key in ("images", "annotations", "categories")
+        }
+        objects = _coco_objects(path, content, class_names, report)
+        splits[split] = []
+        for image in content["images"]:
+            found = _find_image(image["file_name"], image_folders(path))
+            where = f"{path}: image {image['id']}"
+            if found is None:
+                report(f"{where}: file {image['file_name']!r} is in none of its image folders")
+                continue
+            photo = open_photo(found, objects.get(image["id"], []), report)
+            if photo and (photo.width, photo.height) != (image["width"], image["height"]):
+                report(
+                    f"{where} is said to be {image['width']}x{image['height']}, but {found} is "
+                    f"{photo.width}x{photo.height} (turned as its EXIF data say): correct the entry"
+                )
+            elif photo:
+                splits[split].append(photo)
+    return Layout(name, class_names, splits)
+
+
+def _coco_objects(
+    path: Path, content: dict, class_names: list[str], report: Report
+) -> dict[Any, list[dict]]:
+    """Returns the objects of each image id."""
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    kept = ("bbox", "area", "iscrowd", "segmentation")
+    objects: dict[Any, list[dict]] = {}
+    unknown = set()
+    for annotation in content["annotations"]:
+        name = names[annotation["category_id"]]
+        if name not in class_names:
+            unknown.add(name)
+            continue
+        entry = {key: annotation[key] for key in kept if key in annotation}
+        entry["category_id"] = class_names.index(name)
+        objects.setdefault(annotation["image_id"], []).append(entry)
+    for name in sorted(unknown):
+        report(f"{path}: objects of category {name!r}, which the training images do not have")
+    return objects
+
+
+def _find_image(name: str, folders: Sequence[Path]) -> Path | None:
+    # Tools write file names with folders that only they have.
+    for candidate in dict.fromkeys([name, re.split(r"[/\\]", name)[-1]]):
+        for folder in folders:
+            if (folder / candidate).is_file():
+                return folder / candidate
+    return None
+
+
+def _dicts(entries: Iterable[Any]) -> list[dict]:
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
+    """Reads an image's size; reports a file that is no image, and returns None."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        report(f"{path}: cannot be read as an image ({error}): replace or remove it")
+        return None
+    return Photo(path, *((height, width) if turned else (width, height)), objects)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the image files in a folder and below, sorted."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )

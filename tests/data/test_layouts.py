@@ -1,0 +1,301 @@
+"""Readers of COCO's, YOLO's and Pascal VOC's folders, and their traps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from labeled_folders import write_coco, write_image, write_voc, write_yolo
+from lad.data.layouts import open_photo, read_coco, read_roboflow
+from lad.data.voc import read_voc
+from lad.data.yolo import label_file, read_yolo
+
+BOX = (8, 4, 20, 10)
+YAML = "names: [cat, dog]\ntrain: ../train/images\nval: ../valid/images\n"
+
+
+def stop(problem):
+    raise ValueError(problem)
+
+
+def boxes(layout, split="train"):
+    """Per image: its objects as (class name, box)."""
+    return {
+        photo.path.name: [
+            (layout.class_names[o["category_id"]], pytest.approx(o["bbox"])) for o in photo.objects
+        ]
+        for photo in layout.splits[split]
+    }
+
+
+def roboflow(folder, split, label=1, categories=None):
+    categories = categories or {0: "animals", 1: "cat", 2: "dog"}
+    file = folder / split / "_annotations.coco.json"
+    write_coco(file, file.parent, {f"{split}.jpg": [(label, BOX)]}, categories)
+    return file
+
+
+def change(file, function):
+    content = json.loads(file.read_text())
+    function(content)
+    file.write_text(json.dumps(content))
+
+
+def test_roboflow_without_its_unused_category(tmp_path):
+    for split, label in (("train", 1), ("valid", 2), ("test", 2)):
+        roboflow(tmp_path, split, label)
+    layout = read_roboflow(tmp_path, stop)
+    assert layout.class_names == ["cat", "dog"]
+    assert layout.splits.keys() == {"train", "val", "test"}
+    assert boxes(layout) == {"train.jpg": [("cat", BOX)]}
+    assert boxes(layout, "val") == {"valid.jpg": [("dog", BOX)]}
+
+
+def test_roboflow_keeps_category_0_where_an_object_has_it(tmp_path):
+    roboflow(tmp_path, "train", 1)
+    roboflow(tmp_path, "valid", 0)
+    assert read_roboflow(tmp_path, stop).class_names == ["animals", "cat", "dog"]
+
+
+def test_categories_are_matched_by_name(tmp_path):
+    roboflow(tmp_path, "train")
+    file = roboflow(tmp_path, "valid", 7, {7: "cat", 9: "bird"})
+    assert boxes(read_roboflow(tmp_path, stop), "val") == {"valid.jpg": [("cat", BOX)]}
+    change(file, lambda content: content["annotations"][0].update(category_id=9))
+    with pytest.raises(ValueError, match=r"valid/_annotations.*category 'bird', which the train"):
+        read_roboflow(tmp_path, stop)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "images"),
+    [
+        ("instances_train2017", "instances_val2017", ("train2017", "val2017")),
+        ("instances_train2017", "instances_val2017", ("images/train2017", "images/val2017")),
+        ("train", "val", ("images", "images")),
+        ("train", "val", ("train", "val")),
+        ("train2024", "val2024", ("images/train", "images/val")),
+    ],
+)
+def test_coco_finds_the_images_of_each_file(tmp_path, train, val, images):
+    for name, place in zip((train, val), images, strict=True):
+        file = tmp_path / f"annotations/{name}.json"
+        write_coco(file, tmp_path / place, {f"{name}.jpg": [(5, BOX)]}, {5: "cat"})
+    (tmp_path / "annotations/captions_train2017.json").write_text("not read")
+    layout = read_coco(tmp_path, stop)
+    assert boxes(layout) == {f"{train}.jpg": [("cat", BOX)]}
+    assert boxes(layout, "val") == {f"{val}.jpg": [("cat", BOX)]}
+
+
+def test_coco_of_one_file_and_of_foreign_paths(tmp_path):
+    file = tmp_path / "annotations/instances_default.json"
+    write_coco(file, tmp_path / "images", {"1.jpg": [(1, BOX)]}, {1: "cat"})
+    change(file, lambda content: content["images"][0].update(file_name=r"C:\up\1.jpg"))
+    assert boxes(read_coco(tmp_path, stop)) == {"1.jpg": [("cat", BOX)]}
+
+
+def test_two_files_of_a_split(tmp_path):
+    for name in ("train_a", "train_b"):
+        write_coco(tmp_path / f"annotations/{name}.json", tmp_path, {"1.jpg": []}, {1: "cat"})
+    with pytest.raises(ValueError, match=r"train_a\.json, train_b\.json are files of one split"):
+        read_coco(tmp_path, stop)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["images"][0].update(file_name="no.jpg"), "image 0: file 'no.jpg' is in none"),
+        (lambda c: c["images"][0].update(width=48, height=64), "image 0 is said to be 48x64, but"),
+        (lambda c: c["annotations"][0].update(category_id=8), "annotation 0 has category_id 8"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2]), r"annotation 0 has bbox \[1, 2\]"),
+        (lambda c: c["images"].append(c["images"][0]), r"images\[1\] has id 0, which another"),
+        (lambda c: c["categories"][1].update(name="dog"), "several categories are named 'dog'"),
+        (lambda c: c.pop("images"), "has no list 'images'"),
+    ],
+)
+def test_wrong_entries_of_coco(tmp_path, edit, message):
+    file = roboflow(tmp_path, "train")
+    change(file, edit)
+    with pytest.raises(ValueError, match=rf"train/_annotations\.coco\.json.*{message}"):
+        read_roboflow(tmp_path, stop)
+
+
+def test_every_problem_is_reported_and_left_out(tmp_path):
+    images = {f"{i}.jpg": [(1, BOX), (1, BOX)] for i in range(3)}
+    file = tmp_path / "train/_annotations.coco.json"
+    write_coco(file, file.parent, images, {1: "cat"})
+    change(file, lambda content: content["annotations"][0].update(bbox=None))
+    (tmp_path / "train/1.jpg").unlink()
+    (tmp_path / "train/2.jpg").write_bytes(b"no image")
+    problems = []
+    layout = read_roboflow(tmp_path, problems.append)
+    assert boxes(layout) == {"0.jpg": [("cat", BOX)]}
+    assert [problem.count("\n") for problem in problems] == [0, 0, 0]
+    assert "annotation 0 has bbox None" in problems[0] and "1.jpg" in problems[1]
+    assert "2.jpg: cannot be read as an image" in problems[2]
+
+
+def test_size_is_that_of_the_turned_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "1.jpg", exif=exif)
+    assert open_photo(tmp_path / "1.jpg", [], stop)[1:3] == (20, 30)
+
+
+def yolo(folder, yaml=YAML, splits=("train", "valid")):
+    for split in splits:
+        write_yolo(folder / split / "images" / f"{split}.jpg", [(1, BOX)])
+    (folder / "data.yaml").write_text(yaml)
+    return folder / "train/labels/train.txt"
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        YAML,
+        "names: {0: cat, 1: dog}\nnc: 2\ntrain: train/images\nvalid: [valid/images]\n",
+        "names: [cat, dog]\npath: /elsewhere\ntrain: /content/data/train/images\n"
+        "val: C:\\data\\valid\\images\ntest: ../test/images\n",
+    ],
+)
+def test_yolo_of_any_data_yaml(tmp_path, yaml):
+    yolo(tmp_path, yaml)
+    layout = read_yolo(tmp_path, stop)
+    assert boxes(layout) == {"train.jpg": [("dog", BOX)]}
+    assert boxes(layout, "val") == {"valid.jpg": [("dog", BOX)]}
+
+
+def test_yolo_names_stay_text(tmp_path):
+    yolo(tmp_path, YAML.replace("[cat, dog]", "[no, 1]"))
+    assert read_yolo(tmp_path, stop).class_names == ["no", "1"]
+
+
+def test_yolo_list_of_images(tmp_path):
+    yolo(tmp_path, YAML.replace("../train/images", "train.txt"))
+    (tmp_path / "train.txt").write_text("./train/images/train.jpg\n\n")
+    assert boxes(read_yolo(tmp_path, stop)) == {"train.jpg": [("dog", BOX)]}
+    (tmp_path / "train.txt").write_text("train/images/2.jpg")
+    with pytest.raises(FileNotFoundError, match=r"train\.txt:1: train/images/2\.jpg does not exi"):
+        read_yolo(tmp_path, stop)
+
+
+def test_yolo_without_data_yaml(tmp_path):
+    for split in ("train", "val"):
+        write_yolo(tmp_path / f"images/{split}/1.jpg", [(2, BOX)])
+    assert read_yolo(tmp_path, stop).class_names == ["0", "1", "2"]
+    assert read_yolo(tmp_path, stop).splits.keys() == {"train", "val"}
+    (tmp_path / "classes.txt").write_text("cat\ndog\nbird\n")
+    assert boxes(read_yolo(tmp_path, stop)) == {"1.jpg": [("bird", BOX)]}
+
+
+def test_yolo_polygons_empty_files_and_images_without_labels(tmp_path):
+    labels = yolo(tmp_path)
+    labels.write_text("\ufeff0 0.25 0.5 0.75 0.25 0.5 1.0\n\n1.0 .5 .5 1 1\n", "utf-8")
+    write_image(tmp_path / "train/images/background.jpg")
+    write_yolo(tmp_path / "train/images/empty.jpg")
+    write_image(tmp_path / "train/images/._train.jpg")  # a Mac's, which is no image of the set
+    assert boxes(read_yolo(tmp_path, stop)) == {
+        "background.jpg": [],
+        "empty.jpg": [],
+        "train.jpg": [("cat", (16, 12, 32, 36)), ("dog", (0, 0, 64, 48))],
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0 0.5 0.5 0.2", "it has 3 numbers after the class"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "it has 5 numbers after the class"),
+        ("2 0.5 0.5 0.2 0.2", "class 2, but the 2 names are numbered from 0"),
+        ("-1 0.5 0.5 0.2 0.2", "class -1, but"),
+        ("0.5 0.5 0.5 0.2 0.2", "class 0.5, but"),
+        ("cat 0.5 0.5 0.2 0.2", "'cat 0.5 0.5 0.2 0.2' is not a row of numbers"),
+        ("0 320 240 20 20", "coordinates are shares of the image"),
+        ("0 nan 0.5 0.2 0.2", "coordinates are shares of the image"),
+    ],
+)
+def test_wrong_rows_of_yolo(tmp_path, row, message):
+    yolo(tmp_path).write_text(f"0 0.5 0.5 0.2 0.2\n{row}\n")
+    with pytest.raises(ValueError, match=rf"labels/train\.txt:2: {message}"):
+        read_yolo(tmp_path, stop)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("names: [", r"data\.yaml: it is not YAML"),
+        ("text", r"data\.yaml: it needs the keys"),
+        ("train: train/images", r"data\.yaml: names is missing"),
+        ("names: {1: cat, 2: dog}", r"data\.yaml: names has the keys 1, 2: number them from 0"),
+        ("names: [cat]\nnc: 2", r"data\.yaml: nc is 2, but there are 1 names"),
+        ("names: [cat, cat]", r"data\.yaml: several classes are named 'cat'"),
+        ("names: [cat]\nval: valid/images", r"data\.yaml: train: it names no folder with images"),
+        ("names: [cat]\ntrain: a/b", r"data\.yaml: train: a/b does not exist beside it"),
+        (YAML.replace("valid/", "valid/labels/../labels/"), r"data\.yaml: val: \S+ does not exist"),
+    ],
+)
+def test_wrong_data_yaml(tmp_path, yaml, message):
+    yolo(tmp_path, yaml)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_yolo(tmp_path, stop)
+
+
+def test_yolo_split_without_any_labels(tmp_path):
+    yolo(tmp_path).unlink()
+    with pytest.raises(ValueError, match=r"no image of the train split .*labels/train\.txt does"):
+        read_yolo(tmp_path, stop)
+
+
+def test_labels_are_beside_images_that_are_in_no_folder_of_that_name(tmp_path):
+    assert label_file(tmp_path / "images/a/images/x.y.jpg") == tmp_path / "images/a/labels/x.y.txt"
+    assert label_file(tmp_path / "photos/x.jpg") == tmp_path / "photos/x.txt"
+
+
+def test_voc_and_its_lists(tmp_path):
+    write_voc(tmp_path, "a b", [("dog", (9, 5, 28, 14)), ("cat", (1, 1, 64, 48))])
+    write_voc(tmp_path, "ü", [])
+    layout = read_voc(tmp_path, stop)
+    assert layout.class_names == ["cat", "dog"] and layout.splits.keys() == {"train"}
+    assert boxes(layout) == {"a b.jpg": [("dog", BOX), ("cat", (0, 0, 64, 48))], "ü.jpg": []}
+    lists = tmp_path / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a b\n")
+    (lists / "val.txt").write_text("ü\n", "utf-8")
+    (lists / "trainval.txt").write_text("not read")
+    assert boxes(read_voc(tmp_path, stop), "val") == {"ü.jpg": []}
+    (lists / "val.txt").write_text("ü\nc\n", "utf-8")
+    with pytest.raises(ValueError, match=r"val\.txt:2: 'c' has no xml file"):
+        read_voc(tmp_path, stop)
+    (lists / "train.txt").unlink()
+    (lists / "val.txt").unlink()
+    (lists / "trainval.txt").write_text("a b\n")
+    assert list(boxes(read_voc(tmp_path, stop))) == ["a b.jpg"]
+
+
+ENTITY = '<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"<annotation>", "it is not XML"),
+        (ENTITY.encode(), "has a DOCTYPE"),
+        (ENTITY.encode("utf-16"), "has a DOCTYPE"),
+        (b"<annotation><object><name>a</name></object></annotation>", "object 1 has no name or no"),
+    ],
+)
+def test_wrong_files_of_voc(tmp_path, data, message):
+    write_voc(tmp_path, "1", []).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"Annotations/1\.xml: .*{message}"):
+        read_voc(tmp_path, stop)
+
+
+def test_voc_without_an_image(tmp_path):
+    write_voc(tmp_path, "1", [("cat", (9, 5, 28, 14))])
+    (tmp_path / "JPEGImages/1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"1\.xml: there is no image 1\.\* in .*JPEGImages"):
+        read_voc(tmp_path, stop)
+    (tmp_path / "JPEGImages").rmdir()
+    with pytest.raises(FileNotFoundError, match="there is no JPEGImages"):
+        read_voc(tmp_path, stop)
