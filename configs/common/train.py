@@ -5,6 +5,8 @@ train = dict(
     # Initial weights of the model or its backbone: see docs/checkpoints.md.
     init_checkpoint="",
     max_iter=90_000,
+    # Passes over the images of train_net.py's --data, which then sets max_iter and the periods.
+    epochs=None,
     # Batches per step, for fewer GPUs: divide total_batch_size by it.
     accumulate=1,
     # 0 or more: order, augmentation and initial weights are the same in every run. -1: random.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,13 @@ def test_random_seed_is_drawn_and_saved(config, run, seed):
     set_up(config, argparse.Namespace(eval_only=False))
     assert config.train.seed >= 0
     assert load_config(str(run / "config.yaml")).train.seed == config.train.seed
+
+
+def test_the_log_has_our_lines(config, run):
+    set_up(config, argparse.Namespace(eval_only=False))
+    logging.getLogger("lad.engine.somewhere").info("one line")
+    (line,) = [x for x in (run / "log.txt").read_text().splitlines() if "one line" in x]
+    assert "lad.engine.somewhere" in line
 
 
 def test_evaluation_leaves_the_trainings_config(config, run):

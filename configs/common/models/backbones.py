@@ -1,11 +1,13 @@
 """Other backbones, and PAA on them: ResNeXt, deformable, Swin and any of timm's pyramids."""
 
 from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 from lad.modeling.backbones.resnet import build_resnet
 from lad.modeling.backbones.timm import TimmBackbone, pixel_statistics
 
-from .paa import paa_p3_p7
+from .paa import paa, paa_p3_p7
 
 SWIN_NAMES = {
     "T": "swin_tiny_patch4_window7_224",
@@ -77,5 +79,27 @@ def paa_timm(name, num_classes=80, channels=256):
     """
     bottom_up = L(TimmBackbone)(name=name, norm="FixedBN")
     model = paa_p3_p7(bottom_up, num_classes, channels)
+    model.pixel_mean, model.pixel_std = pixel_statistics(name)
+    return model
+
+
+def paa_timm_small(name, num_classes=10, channels=64):
+    """A small detector of any of timm's pyramids to train from scratch: P3 to P6, small anchors.
+
+    Args:
+        name: timm's name of the model.
+        num_classes: of the dataset.
+        channels: of FPN and towers.
+    """
+    backbone = L(FPN)(
+        bottom_up=L(TimmBackbone)(name=name),
+        in_features=["res3", "res4", "res5"],
+        out_channels=channels,
+        norm="BN",
+        top_block=L(LastLevelMaxPool)(),
+    )
+    levels = ["p3", "p4", "p5", "p6"]
+    model = paa(backbone, levels, [8, 16, 32, 64], channels, num_classes, scale=4.0)
+    model.head.num_convs = 2
     model.pixel_mean, model.pixel_std = pixel_statistics(name)
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from glob import escape, glob
@@ -87,6 +88,7 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
 def _check_numbers(train: DictConfig) -> None:
     for key, lowest in (
         ("max_iter", 1),
+        ("epochs", 1),
         ("accumulate", 1),
         ("log_period", 1),
         ("eval_period", 0),
@@ -95,7 +97,7 @@ def _check_numbers(train: DictConfig) -> None:
         ("seed", None),
     ):
         value = OmegaConf.select(train, key)
-        if value is None and key in ("seed", "checkpointer.max_to_keep"):
+        if value is None and key in ("epochs", "seed", "checkpointer.max_to_keep"):
             continue
         if not isinstance(value, int) or (lowest is not None and value < lowest):
             limit = "" if lowest is None else f" of at least {lowest}"
@@ -177,6 +179,10 @@ def set_up(config: DictConfig, args: argparse.Namespace) -> None:
         config = copy.deepcopy(config)
         config.train.output_dir = os.path.join(config.train.output_dir, "inference")
     default_setup(config, args)
+    # Detectron2 lets only its own loggers write to its log.
+    logger, theirs = logging.getLogger("lad"), logging.getLogger("detectron2")
+    logger.handlers = list(theirs.handlers)
+    logger.setLevel(logging.INFO)
 
 
 def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,12 @@
+"""LAD on own data: the student is trained on the labels of quick/teacher.py."""
+
+from ..common.models.backbones import paa_timm_small
+from ..common.models.distillation import lad
+from .paa import dataloader, lr_multiplier, optimizer, train
+
+model = lad(
+    paa_timm_small("mobilenetv4_conv_small"),
+    paa_timm_small("resnet10t", channels=96),
+)
+model.teacher_checkpoint = "output/quick/teacher/model_final.pth"
+train.output_dir = "output/quick/lad"
