@@ -59,6 +59,12 @@ def test_override_is_applied(override, key, value):
     assert config == value
 
 
+def test_overrides_win_over_settings():
+    settings = {"train.max_iter": 9, "train.seed": 5}
+    config = load_config(CONFIG, ["train.max_iter=3"], settings)
+    assert config.train.max_iter == 3 and config.train.seed == 5
+
+
 def test_another_part_replaces_the_old_one_with_its_keys():
     config = load("lr_multiplier.scheduler={_target_:fvcore.common.ConstantParamScheduler,value:1}")
     assert dict(config.lr_multiplier.scheduler) == {

@@ -34,13 +34,18 @@ def user_errors() -> Iterator[None]:
 
 
 def load_config(
-    path: str, overrides: Sequence[str] = (), *, source: str = "--config-file"
+    path: str,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    *,
+    source: str = "--config-file",
 ) -> DictConfig:
     """Loads a LazyConfig file and applies overrides.
 
     Args:
         path: a .py or .yaml file, relative to the working directory.
         overrides: "path.key=value" each, in Hydra's grammar.
+        settings: values by key, which the overrides may override.
         source: name of the path in messages.
 
     Raises:
@@ -61,6 +66,8 @@ def load_config(
     missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise ValueError(f"{source} {path}: it defines no {', '.join(missing)}; add them")
+    for key, value in (settings or {}).items():
+        OmegaConf.update(config, key, value)
     for override in overrides:
         _apply_override(config, override)
     return config

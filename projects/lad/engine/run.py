@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import subprocess
@@ -22,10 +23,11 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from omegaconf import DictConfig
 from torch import nn
 
-import lad.data  # noqa: F401  registers the datasets
 from lad import compat
 from lad.checkpoint import load_initial_weights, load_weights
+from lad.data import write_coco_files
 from lad.engine.config import build, load_config, user_errors
+from lad.engine.data import data_folder, describe_data, load_config_with_data
 from lad.engine.evaluation import evaluate
 from lad.engine.hooks import (
     BestCheckpointer,
@@ -46,6 +48,8 @@ from lad.engine.setup import (
 from lad.engine.trainer import Trainer, gradient_clipper
 from lad.modeling.network import model_info
 
+logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> None:
     """Reads the command line, checks the config and starts the processes.
@@ -54,16 +58,28 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
         argv: arguments, by default this process' own.
         examples: shown at the end of ``--help``.
     """
-    args = default_argument_parser(epilog=examples).parse_args(argv)
+    parser = default_argument_parser(epilog=examples)
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="labeled images for training and evaluation: docs/data.md"
+    )
+    args = parser.parse_args(argv)
+    layout, notes = None, []
     with user_errors():
-        cfg = load_config(args.config_file, args.opts)
+        if args.data:
+            cfg, layout = load_config_with_data(args)
+        else:
+            cfg = load_config(args.config_file, args.opts)
         device = resolve_device(cfg.train.device)
         compat.check_processes(device, args.num_gpus, args.num_machines)
         check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+        if layout:
+            folder = data_folder(cfg, args.eval_only)
+            write_coco_files(layout, folder, replace=args.eval_only or not args.resume)
+            notes = describe_data(cfg, layout)
     try:
         compat.launch(
             run,
-            args=(args, cfg),
+            args=(args, cfg, notes),
             device=device,
             num_gpus=args.num_gpus,
             num_machines=args.num_machines,
@@ -92,10 +108,12 @@ def start_training(
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
-def run(args: argparse.Namespace, cfg: DictConfig) -> None:
-    """Trains or evaluates, in each process."""
+def run(args: argparse.Namespace, cfg: DictConfig, notes: Sequence[str] = ()) -> None:
+    """Trains or evaluates, in each process; ``notes`` are logged before."""
     with user_errors():
         set_up(cfg, args)
+        for note in notes:
+            logger.info(note)
         model = build(cfg, "model").to(resolve_device(cfg.train.device))
     (do_eval if args.eval_only else do_train)(cfg, model, resume=args.resume)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lad.ops.boxes import paired_iou
 from lad.structures import Anchors, Grid
 
 
@@ -57,6 +58,18 @@ class AnchorGenerator:
             boxes = boxes.t().contiguous().to(device).t()
             self._cache = (key, Anchors(boxes, numbers, self.strides, grids))
         return self._cache[1]
+
+    def best_iou(self, boxes: Tensor) -> Tensor:
+        """Returns each (G, 4) box's highest IoU with an anchor of a feature map without borders.
+
+        Example: with stride 8 and side 16 the anchor nearest to (0, 0, 18, 16), whose center is
+        (9, 8), is (0, 0, 16, 16): the IoU is 256 / 288.
+        """
+        strides, sides = boxes.new_tensor(self.strides), boxes.new_tensor(self.sizes)
+        center = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2  # (G, 1, 2)
+        nearest = (center / strides[:, None]).round() * strides[:, None]  # (G, levels, 2)
+        half = sides[:, None] / 2
+        return paired_iou(boxes[:, None], torch.cat([nearest - half, nearest + half], -1)).amax(1)
 
 
 def grid_boxes(grid: Grid) -> Tensor:

@@ -1,0 +1,161 @@
+"""Own data: what --data FOLDER sets in a config."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lad.data.folders import clip_box, read_folder
+from lad.data.layouts import Layout, Photo
+from lad.engine.config import load_config
+from lad.engine.setup import class_keys, dataset_names, detectors
+from lad.modeling.anchor_generator import AnchorGenerator
+
+MIN_ITERATIONS = 500  # of a training whose length is given in epochs
+NUM_EVALUATIONS = 5  # of such a training
+REACHED_IOU = 0.4  # of a box with its best anchor
+
+
+def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]:
+    """Loads a config for the folder ``args.data``; the overrides win over what that sets.
+
+    Args:
+        args: of the command line.
+
+    Returns:
+        The config and what the folder holds.
+
+    Raises:
+        ValueError: if config, overrides or data cannot be used.
+        FileNotFoundError: if a file is missing.
+    """
+    config = load_config(args.config_file, args.opts)
+    layout = read_folder(args.data)
+    _check_masks(config, layout)
+    settings = data_settings(config, layout, data_folder(config, args.eval_only), args.opts)
+    return load_config(args.config_file, args.opts, settings), layout
+
+
+def data_folder(config: DictConfig, eval_only: bool) -> str:
+    """Returns where a run writes the splits: the names of its datasets are files in it."""
+    # An evaluation leaves those of the training.
+    return os.path.join(config.train.output_dir, *["inference"] * eval_only, "data")
+
+
+def data_settings(
+    config: DictConfig, layout: Layout, folder: str, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the values by key that data need: datasets, numbers of classes, training length.
+
+    Args:
+        config: with the overrides.
+        layout: of the data.
+        folder: of the files "train.json" and "val.json".
+        overrides: those of the command line.
+
+    Raises:
+        ValueError: if the config's data have no name.
+    """
+    settings: dict[str, Any] = {key: len(layout.class_names) for key in class_keys(config)}
+    for split, name in (("train", "train"), ("test", "val")):
+        if not dataset_names(config, split):
+            raise ValueError(
+                f"--data: the config has no dataloader.{split}.dataset.names to set; use another "
+                "config, such as configs/quick/paa.py"
+            )
+        settings[f"dataloader.{split}.dataset.names"] = os.path.join(folder, f"{name}.json")
+    return settings | _length(config.train, len(layout.splits["train"]), config, overrides)
+
+
+def _length(
+    train: DictConfig, num_images: int, config: DictConfig, overrides: Sequence[str]
+) -> dict[str, int]:
+    """Returns the iterations of ``train.epochs`` and the periods that fit them."""
+    if not isinstance(train.get("epochs"), int):  # `check_run` reports what else it is
+        return {}
+    batch_size = config.dataloader.train.total_batch_size * train.accumulate
+    max_iter = max(MIN_ITERATIONS, -(-train.epochs * num_images // batch_size))
+    if any(override.startswith("train.max_iter=") for override in overrides):
+        max_iter = train.max_iter
+    period = -(-max_iter // NUM_EVALUATIONS)
+    return {
+        "train.max_iter": max_iter,
+        "train.eval_period": period,
+        "train.checkpointer.period": period,
+    }
+
+
+def _check_masks(config: DictConfig, layout: Layout) -> None:
+    if not OmegaConf.select(config, "dataloader.train.mapper.use_instance_mask"):
+        return
+    for photo in layout.splits["train"]:
+        if not all(entry.get("segmentation") for entry in photo.objects):
+            raise ValueError(
+                f"--data: {photo.path} has an object without a mask, which this config needs: use "
+                "a config of a detector of boxes"
+            )
+
+
+def describe_data(config: DictConfig, layout: Layout) -> list[str]:
+    """Returns lines for the log: the data, the training's length, what anchors can reach."""
+    names = layout.class_names
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    splits = [
+        f"{split} {len(photos)} images, {sum(len(photo.objects) for photo in photos)} objects"
+        for split, photos in layout.splits.items()
+    ]
+    lines = [f"Data ({layout.name}): {len(names)} classes ({shown}); {'; '.join(splits)}"]
+    train, batch_size = config.train, config.dataloader.train.total_batch_size
+    epochs = train.max_iter * batch_size * train.accumulate / len(layout.splits["train"])
+    lines.append(f"Training: train.max_iter={train.max_iter}, {epochs:.1f} epochs")
+    share = reachable_share(config, layout.splits["train"])
+    if share is not None:
+        lines.append(
+            f"Anchors: {share:.1%} of the training boxes have an IoU of {REACHED_IOU} or more with "
+            "one; change the image size or the anchors' scale if that is low"
+        )
+    return lines
+
+
+def reachable_share(config: DictConfig, photos: Iterable[Photo]) -> float | None:
+    """Returns the share of boxes with an IoU of 0.4 or more with an anchor of the first detector.
+
+    It is None for other anchors than `AnchorGenerator`'s, and without boxes.
+    """
+    node = detectors(config)[0][1].get("anchor_generator")
+    anchors = instantiate(node) if node is not None else None
+    augmentations = OmegaConf.select(config, "dataloader.test.mapper.augmentations")
+    boxes = resized_boxes(photos, augmentations or [])
+    if not isinstance(anchors, AnchorGenerator) or not len(boxes):
+        return None
+    return (anchors.best_iou(boxes) >= REACHED_IOU).float().mean().item()
+
+
+def resized_boxes(photos: Iterable[Photo], augmentations: Iterable[DictConfig]) -> Tensor:
+    """Returns all (G, 4) boxes in pixels of the images that the network sees.
+
+    Args:
+        photos: with their objects.
+        augmentations: config nodes, of which only ResizeShortestEdge counts.
+    """
+    resize = [instantiate(node) for node in augmentations if "short_edge_length" in node]
+    boxes = [np.zeros((0, 4))]
+    for photo in photos:
+        clipped = [box for x in photo.objects if (box := clip_box(x["bbox"], photo))]
+        xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in clipped]).reshape(-1, 4)
+        # Only its shape counts: no memory.
+        image = np.broadcast_to(np.uint8(0), (photo.height, photo.width, 3))
+        for augmentation in resize:
+            transform: T.Transform = augmentation.get_transform(image)
+            xyxy = transform.apply_box(xyxy)
+        boxes.append(xyxy)
+    return torch.from_numpy(np.concatenate(boxes)).float()
