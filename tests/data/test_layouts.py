@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from detectron2.data import detection_utils as utils
 from PIL import Image
 
 from labeled_folders import write_coco, write_image, write_voc, write_yolo
@@ -136,11 +137,13 @@ def test_every_problem_is_reported_and_left_out(tmp_path):
     assert "2.jpg: cannot be read as an image" in problems[2]
 
 
-def test_size_is_that_of_the_turned_image(tmp_path):
+@pytest.mark.parametrize("name", ["1.jpg", "1.png", "1.webp"])
+def test_size_is_that_of_the_turned_image(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (30, 20)).save(tmp_path / "1.jpg", exif=exif)
-    assert open_photo(tmp_path / "1.jpg", [], stop)[1:3] == (20, 30)
+    Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
+    assert open_photo(tmp_path / name, [], stop)[1:3] == (20, 30)
+    assert utils.read_image(tmp_path / name, "RGB").shape == (30, 20, 3)
 
 
 def yolo(folder, yaml=YAML, splits=("train", "valid")):

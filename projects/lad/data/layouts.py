@@ -195,7 +195,9 @@ def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            # Asked for EXIF data that is not in the header, Pillow decodes a whole PNG.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         report(f"{path}: cannot be read as an image ({error}): replace or remove it")
         return None
