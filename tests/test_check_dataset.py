@@ -55,7 +55,7 @@ def test_every_problem_with_its_file_and_entry(folder, capsys):
     (folder / "images/train/2.png").write_bytes(data[: len(data) - 30])
     status, lines = check(folder, capsys)
     assert status == 1
-    assert "4 entries that training refuses:" in lines
+    assert "What training refuses (4):" in lines
     found = "\n".join(lines)
     assert "labels/train/0.txt:2: class 9" in found and "labels/train/0.txt:3: it has 2" in found
     assert "1.png: cannot be read as an image" in found and "2.png: is damaged" in found
@@ -71,7 +71,7 @@ def test_coco_entries(tmp_path, capsys):
     file.write_text(json.dumps(content))
     (tmp_path / "images/4.jpg").unlink()
     status, lines = check(tmp_path, capsys)
-    assert status == 1 and "2 entries that training refuses:" in lines
+    assert status == 1 and "What training refuses (2):" in lines
     found = "\n".join(lines)
     assert "train.json: annotations[1] has id 0, which another entry has too" in found
     assert "train.json: image 4: file '4.jpg' is in none of its image folders" in found
@@ -81,7 +81,7 @@ def test_coco_entries(tmp_path, capsys):
 def test_data_that_cannot_be_read(name, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     status, lines = check(tmp_path / name, capsys)
-    assert status == 1 and lines[0] == "1 entries that training refuses:"
+    assert status == 1 and lines[0] == "What training refuses (1):"
     assert name in lines[1]
 
 
@@ -108,5 +108,5 @@ def test_photos_in_two_splits(tmp_path):
 
 def test_long_lists_are_cut():
     (text,) = check_dataset._listed("things", [str(i) for i in range(30)])
-    assert text.splitlines()[0] == "30 things:" and text.splitlines()[-1] == "  ... and 10 more"
+    assert text.splitlines()[0] == "things (30):" and text.splitlines()[-1] == "  ... and 10 more"
     assert check_dataset._listed("things", []) == []

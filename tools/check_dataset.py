@@ -125,7 +125,9 @@ def page(layout: Layout, config: DictConfig) -> str:
             tabulate(counts, ["", *layout.splits]),
             class_table(layout),
             size_table(layout, config),
-            *_listed("in two splits, so evaluation is too good", shared_photos(layout)),
+            *_listed(
+                "Photos in two splits, which makes the evaluation too good", shared_photos(layout)
+            ),
         ]
     )
 
@@ -133,7 +135,7 @@ def page(layout: Layout, config: DictConfig) -> str:
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
     """Returns a list with its title, or nothing if it is empty."""
     more = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    head = f"{len(lines)} {title}:"
+    head = f"{title} ({len(lines)}):"
     return ["\n  ".join([head, *lines[:MAX_LINES], *more])] if lines else []
 
 
@@ -153,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for photos in layout.splits.values():
             problems += damaged_images(photos)
         print(page(layout, config), end="\n\n")
-    print(*_listed("entries that training refuses", problems) or ["No problem found."])
+    print(*_listed("What training refuses", problems) or ["No problem found."])
     return 1 if problems else 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from detectron2.data import detection_utils as utils
@@ -112,6 +114,9 @@ def test_two_files_of_a_split(tmp_path):
         (lambda c: c["annotations"][0].update(bbox=[1, 2]), r"annotation 0 has bbox \[1, 2\]"),
         (lambda c: c["images"].append(c["images"][0]), r"images\[1\] has id 0, which another"),
         (lambda c: c["categories"][1].update(name="dog"), "several categories are named 'dog'"),
+        (lambda c: c["categories"][1].update(id=[1]), r"categories\[1\] has id \[1\], which is"),
+        (lambda c: c["annotations"][0].update(category_id=[1]), r"category_id \[1\], which is no"),
+        (lambda c: c["annotations"].append("text"), r"annotations\[1\] has no 'id'"),
         (lambda c: c.pop("images"), "has no list 'images'"),
     ],
 )
@@ -157,7 +162,7 @@ def yolo(folder, yaml=YAML, splits=("train", "valid")):
     "yaml",
     [
         YAML,
-        "names: {0: cat, 1: dog}\nnc: 2\ntrain: train/images\nvalid: [valid/images]\n",
+        "names:\n  0: cat\n  1: dog\nnc: 2\ntrain: train/images\nvalid: [valid/images]\n",
         "names: [cat, dog]\npath: /elsewhere\ntrain: /content/data/train/images\n"
         "val: C:\\data\\valid\\images\ntest: ../test/images\n",
     ],
@@ -250,6 +255,13 @@ def test_yolo_split_without_any_labels(tmp_path):
         read_yolo(tmp_path, stop)
 
 
+def test_text_that_is_not_utf8(tmp_path):
+    labels = yolo(tmp_path)
+    labels.write_bytes("ü".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels/train\.txt: it is no text in UTF-8"):
+        read_yolo(tmp_path, stop)
+
+
 def test_labels_are_beside_images_that_are_in_no_folder_of_that_name(tmp_path):
     assert label_file(tmp_path / "images/a/images/x.y.jpg") == tmp_path / "images/a/labels/x.y.txt"
     assert label_file(tmp_path / "photos/x.jpg") == tmp_path / "photos/x.txt"
@@ -302,3 +314,13 @@ def test_voc_without_an_image(tmp_path):
     (tmp_path / "JPEGImages").rmdir()
     with pytest.raises(FileNotFoundError, match="there is no JPEGImages"):
         read_voc(tmp_path, stop)
+
+
+@pytest.mark.skipif(
+    not Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), "bccd").is_dir(),
+    reason="needs the folder bccd in $DETECTRON2_DATASETS",
+)
+def test_bccd_as_a_folder():
+    layout = read_coco(Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), "bccd"), stop)
+    assert layout.class_names == ["RBC", "WBC", "Platelets"]
+    assert [len(layout.splits[split]) for split in ("train", "val")] == [205, 87]

@@ -126,9 +126,16 @@ def wrong_entries(content: dict) -> Iterator[WrongEntry]:
             has = entry if isinstance(entry, dict) else {}
             if missing := [k for k in needed if k not in has]:
                 yield WrongEntry(key, position, f"{key}[{position}] has no {missing[0]!r}")
+            elif wrong := [k for k in needed if k.endswith("id") and not _is_id(has[k])]:
+                problem = f"{key}[{position}] has {wrong[0]} {has[wrong[0]]}, which is no id"
+                yield WrongEntry(key, position, problem)
             else:
                 complete[key].append((position, entry))
     for position, image in complete["images"]:
+        if not isinstance(image["file_name"], str):
+            yield WrongEntry(
+                "images", position, f"images[{position}] has a file_name that is no text"
+            )
         if not (_is_number(image["height"]) and _is_number(image["width"])):
             problem = f"images[{position}] has a height or width that is no number"
             yield WrongEntry("images", position, problem)
@@ -157,6 +164,10 @@ def _wrong_annotations(complete: dict[str, list[tuple[int, dict]]]) -> Iterator[
         if not isinstance(box, list) or not len(box) == 4 == sum(map(_is_number, box)):
             problem = f"{where} bbox {box}, not four numbers x, y, width, height"
             yield WrongEntry("annotations", position, problem)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str)
 
 
 def _is_number(value: object) -> bool:

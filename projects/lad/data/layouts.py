@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,13 +60,7 @@ def read_roboflow(folder: Path, report: Report) -> Layout | None:
         files.update((split, path) for path in found if path.is_file())
     if not files:
         return None
-    contents = {path: read_coco_json(path, str(path)) for path in files.values()}
-    used = {x.get("category_id") for c in contents.values() for x in _dicts(c["annotations"])}
-    for content in contents.values():
-        named = [c for c in content["categories"] if not isinstance(c, dict) or c.get("id") != 0]
-        if named and 0 not in used:
-            content["categories"] = named
-    return _read_coco("Roboflow COCO", files, contents, lambda path: [path.parent], report)
+    return _read_coco("Roboflow COCO", files, lambda path: [path.parent], report)
 
 
 def read_coco(folder: Path, report: Report) -> Layout | None:
@@ -86,7 +80,6 @@ def read_coco(folder: Path, report: Report) -> Layout | None:
         files["train"] = present[0]
     if not files:
         return None
-    contents = {path: read_coco_json(path, str(path)) for path in files.values()}
 
     def image_folders(path: Path) -> list[Path]:
         stem = path.stem.removeprefix("instances_")
@@ -98,7 +91,7 @@ def read_coco(folder: Path, report: Report) -> Layout | None:
             folder,
         ]
 
-    return _read_coco("COCO", files, contents, image_folders, report)
+    return _read_coco("COCO", files, image_folders, report)
 
 
 def _is_split(stem: str, names: Iterable[str]) -> bool:
@@ -117,26 +110,20 @@ def _choose(paths: Sequence[Path]) -> Path | None:
 def _read_coco(
     name: str,
     files: Mapping[str, Path],
-    contents: Mapping[Path, dict],
     image_folders: Callable[[Path], list[Path]],
     report: Report,
 ) -> Layout:
+    contents = {path: _right_entries(path, report) for path in files.values()}
+    if name == "Roboflow COCO":
+        _drop_unused_category(contents.values())
     first = next(iter(files.values()))  # of the training images, if there are any
-    categories = [c for c in _dicts(contents[first]["categories"]) if {"id", "name"} <= c.keys()]
-    class_names = [str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])]
+    categories = sorted(contents[first]["categories"], key=lambda c: (str(type(c["id"])), c["id"]))
+    class_names = [str(category["name"]) for category in categories]
     if repeated := sorted({x for x in class_names if class_names.count(x) > 1}):
         report(f"{first}: several categories are named {repeated[0]!r}: give each its own name")
     splits: dict[str, list[Photo]] = {}
     for split, path in files.items():
         content = contents[path]
-        wrong = set()
-        for key, position, problem in wrong_entries(content):
-            report(f"{path}: {problem}")
-            wrong.add((key, position))
-        content = {
-            key: [x for i, x in enumerate(content[key]) if (key, i) not in wrong]
-            for key in ("images", "annotations", "categories")
-        }
         objects = _coco_objects(path, content, class_names, report)
         splits[split] = []
         for image in content["images"]:
@@ -154,6 +141,28 @@ def _read_coco(
             elif photo:
                 splits[split].append(photo)
     return Layout(name, class_names, splits)
+
+
+def _right_entries(path: Path, report: Report) -> dict[str, list[dict]]:
+    """Reads a file and reports its wrong entries; returns the others."""
+    content = read_coco_json(path, str(path))
+    wrong = set()
+    for key, position, problem in wrong_entries(content):
+        report(f"{path}: {problem}")
+        wrong.add((key, position))
+    return {
+        key: [x for i, x in enumerate(content[key]) if (key, i) not in wrong]
+        for key in ("images", "annotations", "categories")
+    }
+
+
+def _drop_unused_category(contents: Collection[dict[str, list[dict]]]) -> None:
+    """Drops category 0, and keeps it if an object has it or it is the only one."""
+    used = any(entry["category_id"] == 0 for c in contents for entry in c["annotations"])
+    for content in contents:
+        others = [category for category in content["categories"] if category["id"] != 0]
+        if others and not used:
+            content["categories"] = others
 
 
 def _coco_objects(
@@ -186,10 +195,6 @@ def _find_image(name: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _dicts(entries: Iterable[Any]) -> list[dict]:
-    return [entry for entry in entries if isinstance(entry, dict)]
-
-
 def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
     """Reads an image's size; reports a file that is no image, and returns None."""
     try:
@@ -202,6 +207,18 @@ def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
         report(f"{path}: cannot be read as an image ({error}): replace or remove it")
         return None
     return Photo(path, *((height, width) if turned else (width, height)), objects)
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is no text in UTF-8 ({error}): save it as such") from error
 
 
 def images_in(folder: Path) -> list[Path]:

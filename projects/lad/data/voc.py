@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lad.data.layouts import Layout, Photo, Report, images_in, open_photo
+from lad.data.layouts import Layout, Photo, Report, images_in, open_photo, read_text
 
 MAX_XML_BYTES = 10_000_000
 
@@ -90,7 +90,7 @@ def _voc_splits(
         if not file.is_file():
             continue
         splits[split] = []
-        for line, text in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+        for line, text in enumerate(read_text(file).splitlines(), start=1):
             name = text.strip()
             if name in photos:
                 splits[split].append(photos[name])

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lad.data.layouts import SPLIT_NAMES, Layout, Photo, Report, images_in, open_photo
+from lad.data.layouts import SPLIT_NAMES, Layout, Photo, Report, images_in, open_photo, read_text
 
 MAX_COORDINATE = 2.0  # of the image's side; larger numbers are pixels
 
@@ -53,8 +53,8 @@ def read_yolo(folder: Path, report: Report) -> Layout | None:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         # All values as text: YAML would turn the class names "no" and "on" into booleans.
-        content = yaml.load(file.read_text("utf-8-sig"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: it is not YAML: {reason}") from error
     if not isinstance(content, dict):
@@ -81,8 +81,7 @@ def _class_names(file: Path, content: dict[str, Any]) -> list[str]:
 def _names_of_text(folder: Path) -> list[str] | None:
     for file in (folder / "classes.txt", folder / "labels/classes.txt"):
         if file.is_file():
-            lines = file.read_text("utf-8-sig").splitlines()
-            return [line.strip() for line in lines if line.strip()]
+            return [name for line in read_text(file).splitlines() if (name := line.strip())]
     return None
 
 
@@ -135,9 +134,9 @@ def _locate(file: Path, root: str, value: str) -> Path | None:
 def _images_at(place: Path) -> list[Path]:
     if place.is_dir():
         return images_in(place)
-    lines = [line.strip() for line in place.read_text("utf-8-sig").splitlines()]
     paths = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(place).splitlines(), start=1):
+        line = line.strip()
         path = _locate(place, "", line) if line else None
         if path is None and line:
             raise FileNotFoundError(f"{place}:{number}: {line} does not exist beside it")
@@ -169,9 +168,9 @@ def _read_labels(
     file: Path, size: tuple[int, int], num_classes: float, report: Report
 ) -> Iterator[dict[str, Any]]:
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        report(f"{file}: it is not text: YOLO's labels are rows of numbers")
+        lines = read_text(file).splitlines()
+    except ValueError as error:
+        report(str(error))
         return
     for number, line in enumerate(lines, start=1):
         if not line.strip():
