@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import lad.data  # noqa: F401  registers the datasets
 from lad.checkpoint import load_weights
+from lad.data.coco import register_json_path
 from lad.engine.config import build, load_config
 from lad.engine.setup import (
     check_classes,
@@ -258,6 +259,8 @@ def _test_mapper(config: DictConfig) -> DatasetMapper:
 
 def _metadata(dataset: str, key: str) -> Any:
     """Returns a value of a dataset's metadata, None if it is unknown even after loading it."""
+    if os.path.isfile(dataset):  # of a training with --data
+        register_json_path(dataset)
     if dataset not in DatasetCatalog.list():
         return None
     metadata = MetadataCatalog.get(dataset)

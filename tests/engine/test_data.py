@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import ResizeShortestEdge
 
 import train_net
 from labeled_folders import write_yolo
+from lad import Predictor
 from lad.data.layouts import Layout, Photo
 from lad.engine.config import load_config
 from lad.engine.data import data_settings, describe_data, reachable_share, resized_boxes
@@ -151,6 +153,14 @@ def test_saved_config_evaluates_by_itself(finished):
     last = [line["bbox/AP"] for line in lines if "bbox/AP" in line][-1]
     assert results["bbox/AP"] == pytest.approx(last, nan_ok=True)
     assert (finished / "data/val.json").read_text() == before
+
+
+def test_predictions_have_the_folders_class_names(finished):
+    name = str(finished / "data/val.json")
+    names = MetadataCatalog.get(name).thing_classes
+    for catalog in (DatasetCatalog, MetadataCatalog):  # as in another process
+        catalog.pop(name)
+    assert Predictor(finished).names == tuple(names)
 
 
 def test_evaluation_on_another_folder_leaves_the_trainings_data(finished, tmp_path):
