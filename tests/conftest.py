@@ -1,10 +1,23 @@
 """Fixtures of several folders."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 COLAD = str(Path(__file__).parent / "engine/detector_config.py")
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs() -> Iterator[None]:
+    """Removes the handlers of a run's log after each test: they write to streams of that test."""
+    yield
+    from detectron2.utils.logger import setup_logger
+
+    for name in ("detectron2", "fvcore", "lad"):
+        logging.getLogger(name).handlers.clear()
+    setup_logger.cache_clear()
 
 
 @pytest.fixture

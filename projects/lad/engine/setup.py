@@ -181,7 +181,7 @@ def set_up(config: DictConfig, args: argparse.Namespace) -> None:
     default_setup(config, args)
     # Detectron2 lets only its own loggers write to its log.
     logger, theirs = logging.getLogger("lad"), logging.getLogger("detectron2")
-    logger.handlers = list(theirs.handlers)
+    logger.handlers = [x for x in theirs.handlers if type(x) is logging.StreamHandler]
     logger.setLevel(logging.INFO)
 
 
