@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.colormap import colormap
@@ -96,9 +97,7 @@ def plot_features(
             corner, sides = (left, top), (right - left, bottom - top)
             axes[0].add_patch(Rectangle(corner, *sides, fill=False, color="yellow"))
         for level, (ax, x) in enumerate(zip(axes[1:], maps, strict=False)):
-            x = x.detach().float().cpu()
-            mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), keepdim=True, correction=0)
-            normalized = (x - mean) / (var + 1e-5).sqrt()
+            normalized = F.layer_norm(x.detach().float().cpu(), x.shape[-2:])
             # Maps may cover the image's padding, too.
             ax.imshow(normalized.square().mean(0).sqrt().numpy(), cmap="viridis")
             if row == 0:
