@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import check_dataset
 from labeled_folders import write_coco, write_yolo
+from lad.cli import check_dataset
 from lad.data.layouts import Layout, Photo
 
 BOX = (8, 4, 20, 10)

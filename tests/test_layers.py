@@ -1,4 +1,4 @@
-"""Imports go down only: structures <- ops <- assignment <- modeling <- engine <- predict."""
+"""Imports go down only: structures <- ops <- assignment <- modeling <- engine <- predict <- cli."""
 
 import ast
 from pathlib import Path
@@ -23,6 +23,7 @@ MAY_IMPORT = {
         *("checkpoint", "data", "visualize"),
     },
     "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine"},
+    "cli": {"media", "checkpoint", "data", "visualize", "engine", "predict"},
 }
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import predict as tool
 from helpers import HARDLY_TRAINED as THRESHOLD
+from lad.cli import predict as tool
 from lad.media import Video, VideoWriter, read_image
 
 TESTS = Path(__file__).parent

@@ -1,46 +1,8 @@
-"""Converts a checkpoint of MMDetection, CoLAD's authors or torchvision to our names.
+"""Converts a checkpoint of another project to our names: `lad convert`."""
 
-    python tools/convert_checkpoint.py paa_r50_fpn_1x_coco.pth weights/paa_r50_1x.pth
-
-Configs can load such files unconverted, too. Of a file of two networks both are converted;
-tools/export_network.py exports one of them.
-"""
-
-import argparse
-import os
 import sys
 
-import torch
-
-from lad.checkpoint import read_weights
-from lad.checkpoint.convert import convert
-
-
-def main() -> int:
-    """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("input")
-    parser.add_argument("output")
-    parser.add_argument(
-        "--unsafe",
-        action="store_true",
-        help="unpickle any object, which lets the file run code: only for files you trust",
-    )
-    args = parser.parse_args()
-    if os.path.exists(args.output):
-        parser.error(f"{args.output} exists: remove it or choose another name")
-    try:
-        conversion = convert(read_weights(args.input, trusted=args.unsafe))
-        os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-        torch.save({"model": conversion.weights}, args.output)
-    except (OSError, RuntimeError, ValueError) as error:
-        parser.error(f"{args.input}: {error}")
-    print(f"{args.input}: {conversion.origin}")
-    print(f"{args.output}: {len(conversion.weights)} weights")
-    if conversion.unused:
-        print(f"not converted: {', '.join(conversion.unused)}")
-    return 0
-
+from lad.cli.convert_checkpoint import main
 
 if __name__ == "__main__":
     sys.exit(main())

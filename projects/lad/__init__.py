@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lad.engine.config import get_config
     from lad.predict import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__"]
+__all__ = ["Predictor", "__version__", "get_config"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is used: it needs PyTorch and Detectron2.
+    # Imported when they are used: they need PyTorch and Detectron2.
     if name == "Predictor":
         from lad.predict import Predictor
 
         return Predictor
+    if name == "get_config":
+        from lad.engine.config import get_config
+
+        return get_config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

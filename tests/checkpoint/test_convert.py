@@ -11,10 +11,10 @@ from detectron2.modeling.backbone import FPN
 from timm.models.swin_transformer import PatchMerging
 from torch import nn
 
-import convert_checkpoint
 from helpers import make_paa
 from lad.checkpoint import load_state, load_weights, read_weights
 from lad.checkpoint.convert import convert, from_mmdetection, is_mmdetection
+from lad.cli import convert_checkpoint
 from lad.modeling.backbones.resnet import LastLevelP6P7NoReLU, build_resnet
 from lad.modeling.backbones.timm import TimmBackbone
 from lad.modeling.heads import ConditionalObjectness, ImplicitObjectness, PAAHead

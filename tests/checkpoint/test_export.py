@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import export_network as tool
 from helpers import make_batch, make_paa
 from lad.checkpoint import export_network, load_weights
+from lad.cli import export_network as tool
 from lad.modeling.distillation import LAD
 
 

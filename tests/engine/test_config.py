@@ -201,3 +201,40 @@ def test_what_cannot_be_built_names_its_section():
             else:
                 build(config, "model")
         assert "\n" not in str(error.value)
+
+
+def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("quick/paa.py", "configs/quick/paa.py"):
+        assert load_config(path).train.output_dir == "output/quick/paa"
+    with pytest.raises(FileNotFoundError, match="--config-file quick/no.py: there is no such file"):
+        load_config("quick/no.py")
+
+
+def test_own_file_goes_before_a_shipped_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick/paa.py").write_text(OWN_CONFIG)
+    assert load_config("quick/paa.py").train.output_dir == "output/mine"
+
+
+OWN_CONFIG = """
+from lad import get_config
+
+base = get_config("quick/paa.py")
+dataloader, lr_multiplier, model = base.dataloader, base.lr_multiplier, base.model
+optimizer, train = base.optimizer, base.train
+train.output_dir = "output/mine"
+paa = get_config("common/models/backbones.py", "paa_timm_small")
+model = paa("resnet10t", num_classes=3)
+"""
+
+
+def test_get_config_returns_values_and_functions():
+    from lad import get_config
+
+    assert get_config("quick/paa.py").train.epochs == 30
+    train, dataloader = get_config("quick/paa.py", "train", "dataloader")
+    assert train.epochs == 30 and "test" in dataloader
+    with pytest.raises(FileNotFoundError, match="no.py: there is no such file, nor a config"):
+        get_config("no.py")

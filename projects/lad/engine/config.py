@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
@@ -20,6 +21,9 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+_PACKAGE = Path(__file__).parents[1]
+# In a wheel inside the package, in a checkout beside projects/.
+CONFIGS = next(x for x in (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs") if x.is_dir())
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -33,6 +37,57 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(2) from error
 
 
+def find_config(path: str) -> str:
+    """Returns the path of a config: a file, or else one that the package ships.
+
+    Args:
+        path: relative to the working directory; or as `shipped_config`, from any folder.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    return path if os.path.isfile(path) else shipped_config(path)
+
+
+def shipped_config(path: str) -> str:
+    """Returns the path of a config such as "paa/r50_1x.py" or "configs/paa/r50_1x.py".
+
+    Raises:
+        FileNotFoundError: if the package has none of that name.
+    """
+    file = CONFIGS / path.removeprefix("configs/")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file, nor a config of that name in {CONFIGS}"
+        )
+    return str(file)
+
+
+def get_config(path: str, *names: str) -> Any:
+    """Returns a shipped config, for a config of one's own to build on.
+
+    Args:
+        path: such as "paa/r50_1x.py".
+        names: return these of the file's values instead, which can be functions; a tuple if
+            there are several.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+
+    Example::
+
+        from lad import get_config
+
+        base = get_config("paa/r50_1x.py")
+        dataloader, lr_multiplier, model = base.dataloader, base.lr_multiplier, base.model
+        optimizer, train = base.optimizer, base.train
+        train.output_dir = "output/mine"
+        lad = get_config("common/models/distillation.py", "lad")
+    """
+    found = LazyConfig.load(shipped_config(path), names or None)
+    return found[0] if len(names) == 1 else found
+
+
 def load_config(
     path: str,
     overrides: Sequence[str] = (),
@@ -43,7 +98,7 @@ def load_config(
     """Loads a LazyConfig file and applies overrides.
 
     Args:
-        path: a .py or .yaml file, relative to the working directory.
+        path: a .py or .yaml file, see `find_config`.
         overrides: "path.key=value" each, in Hydra's grammar.
         settings: values by key, which the overrides may override.
         source: name of the path in messages.
@@ -54,10 +109,12 @@ def load_config(
     """
     if not path:
         raise ValueError(f"{source} is missing: name one of configs/*/*.py")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{source} {path}: there is no such file")
     try:
-        config = LazyConfig.load(path)
+        file = find_config(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{source} {error}") from None
+    try:
+        config = LazyConfig.load(file)
     except Exception as error:  # whatever the file's own code raises
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise ValueError(f"{source} {path}: it cannot be loaded: {reason}") from error

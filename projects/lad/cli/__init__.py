@@ -1,0 +1,1 @@
+"""Command lines: `lad COMMAND`, and the tools of the same names in tools/."""
