@@ -7,12 +7,15 @@ train = dict(
     max_iter=90_000,
     # Passes over the images of train_net.py's --data, which then sets max_iter and the periods.
     epochs=None,
+    # Whether --data also chooses the image size and the anchors' scale, from the boxes.
+    fit_data=False,
     # Batches per step, for fewer GPUs: divide total_batch_size by it.
     accumulate=1,
     # 0 or more: order, augmentation and initial weights are the same in every run. -1: random.
     seed=-1,
     device="auto",  # or "cpu", "cuda"
-    amp=dict(enabled=False, dtype="float16"),  # or "bfloat16"
+    # enabled: or "auto", with a GPU that has the dtype; dtype: or "bfloat16".
+    amp=dict(enabled=False, dtype="float16"),
     clip_grad=dict(enabled=False, type="norm", max=35.0),  # or "value"
     # With it the averaged weights are what is evaluated.
     ema=dict(enabled=False, decay=0.9998),

@@ -11,6 +11,8 @@ optimizer.update(lr=1e-3, weight_decay=0.01)
 train.update(
     output_dir="output/quick/paa",
     epochs=30,
+    fit_data=True,
+    amp=dict(enabled="auto", dtype="bfloat16"),
     max_iter=1000,
     seed=0,
     clip_grad=dict(enabled=True, type="norm", max=10.0),

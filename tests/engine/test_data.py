@@ -15,7 +15,8 @@ from labeled_folders import write_yolo
 from lad import Predictor
 from lad.data.layouts import Layout, Photo
 from lad.engine.config import load_config
-from lad.engine.data import data_settings, describe_data, reachable_share, resized_boxes
+from lad.engine.data import data_settings, describe_data
+from lad.engine.fit import reachable_share, resized_boxes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(Path(__file__).with_name("folder_config.py"))
@@ -101,11 +102,12 @@ def test_share_of_boxes_that_anchors_reach():
 
 def test_lines_of_the_log():
     config = load_config(TINY, ["train.max_iter=20"])
-    data, length, anchors = describe_data(config, layout(classes=25))
+    data, length, images, anchors = describe_data(config, layout(classes=25))
     assert data.startswith("Data (YOLO): 25 classes (c0, c1, ") and "c19, ...)" in data
     assert "train 10 images, 10 objects; val 2 images, 2 objects" in data
     assert length == "Training: train.max_iter=20, 8.0 epochs"
-    assert anchors.startswith("Anchors: 100.0% of the training boxes")
+    assert images == "Images: short side 64 px, long side at most 96 px"
+    assert anchors.startswith("Anchors of 16, 32, 64 px: 100.0% of the training boxes")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,10 @@ def test_training_on_a_folder(finished):
     lines = [json.loads(x) for x in (finished / "metrics.json").read_text().splitlines()]
     assert any("bbox/AP-dog" in line for line in lines)
     log = (finished / "log.txt").read_text()
-    assert "Data (YOLO): 2 classes (cat, dog); train " in log and "Anchors: 100.0%" in log
+    assert (
+        "Data (YOLO): 2 classes (cat, dog); train " in log
+        and "Anchors of 16, 32, 64 px: 100.0%" in log
+    )
 
 
 def test_saved_config_evaluates_by_itself(finished):

@@ -24,7 +24,7 @@ from tabulate import tabulate
 from lad.data.folders import clip_box, read_folder, source_name
 from lad.data.layouts import Layout, Photo
 from lad.engine.config import load_config
-from lad.engine.data import REACHED_IOU, reachable_share, resized_boxes
+from lad.engine.fit import REACHED_IOU, reachable_share, resized_boxes
 
 MAX_LINES = 20  # of a list
 ROUNDING = 1.0  # pixels by which a box may leave its image without being counted

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.config import instantiate
-from detectron2.data import transforms as T
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from lad.data.folders import clip_box, read_folder
-from lad.data.layouts import Layout, Photo
+from lad.data.folders import read_folder
+from lad.data.layouts import Layout
 from lad.engine.config import load_config
+from lad.engine.fit import REACHED_IOU, fit_settings, reachable_share
 from lad.engine.setup import class_keys, dataset_names, detectors
-from lad.modeling.anchor_generator import AnchorGenerator
 
 MIN_ITERATIONS = 500  # of a training whose length is given in epochs
 NUM_EVALUATIONS = 5  # of such a training
-REACHED_IOU = 0.4  # of a box with its best anchor
 
 
 def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]:
@@ -54,7 +49,7 @@ def data_folder(config: DictConfig, eval_only: bool) -> str:
 def data_settings(
     config: DictConfig, layout: Layout, folder: str, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the values by key that data need: datasets, numbers of classes, training length.
+    """Returns the values by key that data need: datasets, classes, sizes, training length.
 
     Args:
         config: with the overrides.
@@ -73,6 +68,8 @@ def data_settings(
                 "config, such as configs/quick/paa.py"
             )
         settings[f"dataloader.{split}.dataset.names"] = os.path.join(folder, f"{name}.json")
+    if config.train.get("fit_data"):
+        settings |= fit_settings(config, layout.splits["train"], overrides)
     return settings | _length(config.train, len(layout.splits["train"]), config, overrides)
 
 
@@ -117,45 +114,17 @@ def describe_data(config: DictConfig, layout: Layout) -> list[str]:
     train, batch_size = config.train, config.dataloader.train.total_batch_size
     epochs = train.max_iter * batch_size * train.accumulate / len(layout.splits["train"])
     lines.append(f"Training: train.max_iter={train.max_iter}, {epochs:.1f} epochs")
+    resize = OmegaConf.select(config, "dataloader.test.mapper.augmentations.0")
+    if resize is not None and "short_edge_length" in resize:
+        short, longest = resize.short_edge_length, resize.max_size
+        lines.append(f"Images: short side {short} px, long side at most {longest} px")
     share = reachable_share(config, layout.splits["train"])
     if share is not None:
+        sides = instantiate(detectors(config)[0][1].anchor_generator).sizes
+        shown = ", ".join(f"{side:g}" for side in sides)
         lines.append(
-            f"Anchors: {share:.1%} of the training boxes have an IoU of {REACHED_IOU} or more with "
-            "one; change the image size or the anchors' scale if that is low"
+            f"Anchors of {shown} px: {share:.1%} of the training boxes have an IoU of "
+            f"{REACHED_IOU} or more with one; change the image size or the anchors' scale if that "
+            "is low"
         )
     return lines
-
-
-def reachable_share(config: DictConfig, photos: Iterable[Photo]) -> float | None:
-    """Returns the share of boxes with an IoU of 0.4 or more with an anchor of the first detector.
-
-    It is None for other anchors than `AnchorGenerator`'s, and without boxes.
-    """
-    node = detectors(config)[0][1].get("anchor_generator")
-    anchors = instantiate(node) if node is not None else None
-    augmentations = OmegaConf.select(config, "dataloader.test.mapper.augmentations")
-    boxes = resized_boxes(photos, augmentations or [])
-    if not isinstance(anchors, AnchorGenerator) or not len(boxes):
-        return None
-    return (anchors.best_iou(boxes) >= REACHED_IOU).float().mean().item()
-
-
-def resized_boxes(photos: Iterable[Photo], augmentations: Iterable[DictConfig]) -> Tensor:
-    """Returns all (G, 4) boxes in pixels of the images that the network sees.
-
-    Args:
-        photos: with their objects.
-        augmentations: config nodes, of which only ResizeShortestEdge counts.
-    """
-    resize = [instantiate(node) for node in augmentations if "short_edge_length" in node]
-    boxes = [np.zeros((0, 4))]
-    for photo in photos:
-        clipped = [box for x in photo.objects if (box := clip_box(x["bbox"], photo))]
-        xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in clipped]).reshape(-1, 4)
-        # Only its shape counts: no memory.
-        image = np.broadcast_to(np.uint8(0), (photo.height, photo.width, 3))
-        for augmentation in resize:
-            transform: T.Transform = augmentation.get_transform(image)
-            xyxy = transform.apply_box(xyxy)
-        boxes.append(xyxy)
-    return torch.from_numpy(np.concatenate(boxes)).float()

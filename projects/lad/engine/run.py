@@ -38,6 +38,7 @@ from lad.engine.hooks import (
 )
 from lad.engine.schedule import ProgressHook
 from lad.engine.setup import (
+    amp_dtype,
     build_optimizer,
     check_classes,
     check_run,
@@ -180,7 +181,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, Detection
         build(cfg, "dataloader.train"),
         build_optimizer(cfg.optimizer, model),
         accumulate=train.accumulate,
-        amp_dtype=train.amp.dtype if train.amp.enabled else None,
+        amp_dtype=amp_dtype(train),
         clip_grad=gradient_clipper(clip.type, clip.max) if clip.enabled else None,
     )
     check_classes(model, cfg, "train")

@@ -45,6 +45,23 @@ def resolve_device(
     return name
 
 
+def amp_dtype(train: DictConfig) -> str | None:
+    """Returns the dtype of mixed precision, None for full precision.
+
+    ``train.amp.enabled="auto"`` means: on a GPU that computes in that dtype.
+
+    Raises:
+        ValueError: for another value than that, true and false.
+    """
+    enabled, dtype = train.amp.enabled, train.amp.dtype
+    if enabled not in (True, False, "auto"):
+        raise ValueError(f"train.amp.enabled={enabled}: choose true, false or auto")
+    if enabled == "auto":
+        gpu = resolve_device(train.device) == "cuda"
+        enabled = gpu and (dtype != "bfloat16" or torch.cuda.is_bf16_supported())
+    return dtype if enabled else None
+
+
 def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
     """Checks numbers, files and folders of a run.
 

@@ -1,0 +1,157 @@
+"""Image size and anchors that fit the boxes of own data."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lad.data.folders import clip_box
+from lad.data.layouts import Photo
+from lad.engine.setup import detectors
+from lad.modeling.anchor_generator import AnchorGenerator
+
+REACHED_IOU = 0.4  # of a box with its best anchor
+SMALL_SIDE = 24.0  # pixels; at most a quarter of the boxes should be smaller
+SHORT_SIDES = (320, 384, 448, 512, 576, 640)  # of images, from which one is chosen
+SCALES = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # of anchors, in strides
+_AUGMENTATIONS = "dataloader.{split}.mapper.augmentations"
+
+
+def fit_settings(
+    config: DictConfig, photos: Sequence[Photo], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the image size and the anchors' scale, by key, that fit the training boxes.
+
+    The short side is the smallest of `SHORT_SIDES` at which at most a quarter of the boxes have a
+    side (the root of the area) below 24 pixels; images are not enlarged for it. The scale is that
+    of `SCALES` with the highest mean IoU of a box with its best anchor. A frozen teacher was
+    trained with anchors of its own, which the student has to share: its scale is read from the
+    config.yaml beside its checkpoint.
+
+    Args:
+        config: with the overrides.
+        photos: of the training split.
+        overrides: those of the command line; what they set is not chosen.
+
+    Raises:
+        ValueError: if the teacher's config cannot be read.
+    """
+    config = copy.deepcopy(config)
+    settings = _size_settings(config, photos, overrides)
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value)
+    keys = [
+        f"{key}.anchor_generator.scale"
+        for key, node in detectors(config)
+        if OmegaConf.select(node, "anchor_generator.scale") is not None
+    ]
+    if not keys or any("anchor_generator" in override for override in overrides):
+        return settings
+    scale = _teachers_scale(config)
+    if scale is None:
+        boxes = resized_boxes(photos, _augmentations(config, "test"))
+        anchors = detectors(config)[0][1].anchor_generator
+        scale = best_scale(boxes, anchors.strides, anchors.scale) if len(boxes) else None
+    return settings | dict.fromkeys(keys if scale is not None else [], scale)
+
+
+def best_scale(boxes: Tensor, strides: Sequence[int], preferred: float = 4.0) -> float:
+    """Returns the scale of `SCALES` whose anchors fit (G, 4) boxes best, in mean IoU.
+
+    Of scales that are equal within 0.01 it is the one nearest to ``preferred``, by their ratio.
+    """
+
+    def quality(scale: float) -> tuple[float, float]:
+        iou = AnchorGenerator(strides=strides, scale=scale).best_iou(boxes).mean().item()
+        return round(iou, 2), -abs(math.log(scale / preferred))
+
+    return max(SCALES, key=quality)
+
+
+def _size_settings(
+    config: DictConfig, photos: Sequence[Photo], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the sizes of both splits, or nothing where overrides or the config set others."""
+    nodes = {split: _augmentations(config, split) for split in ("train", "test")}
+    resized = all(x and isinstance(x[0].get("short_edge_length"), int) for x in nodes.values())
+    if not resized or any(".augmentations" in override for override in overrides):
+        return {}
+    sides = torch.tensor([min(photo.width, photo.height) for photo in photos]).float()
+    for short in SHORT_SIDES:
+        node = copy.deepcopy(nodes["test"][0])
+        node.update(short_edge_length=short, max_size=2 * short)
+        boxes = resized_boxes(photos, [node])
+        x0, y0, x1, y1 = boxes.unbind(1)
+        side = ((x1 - x0) * (y1 - y0)).clamp(min=0).sqrt()
+        if not len(side) or side.quantile(0.25) >= SMALL_SIDE or short >= sides.median():
+            break
+    return {
+        f"{_AUGMENTATIONS.format(split=split)}.0.{key}": value
+        for split in nodes
+        for key, value in (("short_edge_length", short), ("max_size", 2 * short))
+    }
+
+
+def _augmentations(config: DictConfig, split: str) -> Any:
+    return OmegaConf.select(config, _AUGMENTATIONS.format(split=split)) or []
+
+
+def _teachers_scale(config: DictConfig) -> float | None:
+    """Returns the anchors' scale of a frozen teacher's training, None if nothing tells it."""
+    checkpoint = config.model.get("teacher_checkpoint")
+    path = os.path.join(os.path.dirname(checkpoint or ""), "config.yaml")
+    if not checkpoint or not os.path.isfile(path):
+        return None
+    try:
+        nodes = detectors(OmegaConf.load(path))  # type: ignore[arg-type]
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise ValueError(
+            f"{path}: the teacher's config cannot be read; mend it or move it away"
+        ) from error
+    scales = [OmegaConf.select(node, "anchor_generator.scale") for _, node in nodes]
+    return scales[0] if scales else None
+
+
+def reachable_share(config: DictConfig, photos: Iterable[Photo]) -> float | None:
+    """Returns the share of boxes with an IoU of 0.4 or more with an anchor of the first detector.
+
+    It is None for other anchors than `AnchorGenerator`'s, and without boxes.
+    """
+    node = detectors(config)[0][1].get("anchor_generator")
+    anchors = instantiate(node) if node is not None else None
+    augmentations = OmegaConf.select(config, "dataloader.test.mapper.augmentations")
+    boxes = resized_boxes(photos, augmentations or [])
+    if not isinstance(anchors, AnchorGenerator) or not len(boxes):
+        return None
+    return (anchors.best_iou(boxes) >= REACHED_IOU).float().mean().item()
+
+
+def resized_boxes(photos: Iterable[Photo], augmentations: Iterable[DictConfig]) -> Tensor:
+    """Returns all (G, 4) boxes in pixels of the images that the network sees.
+
+    Args:
+        photos: with their objects.
+        augmentations: config nodes, of which only ResizeShortestEdge counts.
+    """
+    resize = [instantiate(node) for node in augmentations if "short_edge_length" in node]
+    boxes = [np.zeros((0, 4))]
+    for photo in photos:
+        clipped = [box for x in photo.objects if (box := clip_box(x["bbox"], photo))]
+        xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in clipped]).reshape(-1, 4)
+        # Only its shape counts: no memory.
+        image = np.broadcast_to(np.uint8(0), (photo.height, photo.width, 3))
+        for augmentation in resize:
+            transform: T.Transform = augmentation.get_transform(image)
+            xyxy = transform.apply_box(xyxy)
+        boxes.append(xyxy)
+    return torch.from_numpy(np.concatenate(boxes)).float()
