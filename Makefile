@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | clean. Every target does the set-up that it needs.
+# make setup | demo | test | lint | docs | clean. Every target does the set-up that it needs.
 #   make PYTHON=python3.11 setup    with another interpreter
 #   make test ARGS="-k mixture"     arguments for pytest
 #   LAD_FIXTURES=DIR make test      more folders of reference outputs, see tests/data/official
@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/setup-done
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation with an API reference as a site: output/docs/index.html.
+docs: $(STAMP)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Data sets and the output of runs stay.
 clean:
