@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | docs | clean. Every target does the set-up that it needs.
+# make setup | demo | test | lint | docs | docs-check | clean. Every target does the set-up that it needs.
 #   make PYTHON=python3.11 setup    with another interpreter
 #   make test ARGS="-k mixture"     arguments for pytest
 #   LAD_FIXTURES=DIR make test      more folders of reference outputs, see tests/data/official
@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/setup-done
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo test lint docs docs-check clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Runs the commands of README.md and docs/ on small data.
+docs-check: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/check_docs.py $(ARGS)
 
 # Data sets and the output of runs stay.
 clean:
