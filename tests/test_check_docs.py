@@ -12,7 +12,7 @@ PAGE = """# Page
     python train_net.py --config-file configs/lad/r50_from_r101_1x.py \\
         --num-gpus 2  # two
 
-    OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc_per_node 2 train_net.py
+    OMP_NUM_THREADS=1 .venv/bin/torchrun train_net.py
     images --network--> predictions
 `python a.py`
 """
@@ -28,7 +28,7 @@ def test_commands_of_a_page():
         Command(
             "docs/page.md",
             6,
-            "OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc_per_node 2 train_net.py",
+            "OMP_NUM_THREADS=1 .venv/bin/torchrun train_net.py",
         ),
     ]
     assert not list(find_commands("docs/page.md", ""))

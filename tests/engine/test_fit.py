@@ -32,9 +32,20 @@ def photos(side, size=(640, 480)):
     [(16, 2.0), (20, 2.5), (24, 3.0), (80, 5.0), (96, 3.0), (256, 4.0), (320, 5.0), (512, 8.0)],
 )
 def test_best_scale_has_the_boxes_side_on_a_level(side, scale):
+    assert best_scale([square(side)], [8, 16, 32, 64]) == scale
+
+
+def square(side):
     corner = 512 - side / 2
-    boxes = torch.tensor([[corner, corner, corner + side, corner + side]])
-    assert best_scale(boxes, [8, 16, 32, 64]) == scale
+    return torch.tensor([[corner, corner, corner + side, corner + side]])
+
+
+def test_each_class_counts_the_same():
+    """A rare class of small objects has anchors too."""
+    many, few = square(128).repeat(50, 1), square(32)
+    assert best_scale([torch.cat([many, few])], [8], preferred=8.0) == 8.0
+    assert best_scale([many, few, few, few], [8], preferred=8.0) == 4.0
+    assert best_scale([torch.zeros(0, 4)], [8]) is best_scale([], [8]) is None
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,9 @@ def fit_settings(
     """Returns the image size and the anchors' scale, by key, that fit the training boxes.
 
     The short side is the smallest of `SHORT_SIDES` at which at most a quarter of the boxes have a
-    side (the root of the area) below 24 pixels; images are not enlarged for it. The scale is that
-    of `SCALES` with the highest mean IoU of a box with its best anchor. A frozen teacher was
-    trained with anchors of its own, which the student has to share: its scale is read from the
-    config.yaml beside its checkpoint.
+    side (the root of the area) below 24 pixels; images are not enlarged for it. The scale is
+    `best_scale`. A frozen teacher was trained with anchors of its own, which the student has to
+    share: its scale is read from the config.yaml beside its checkpoint.
 
     Args:
         config: with the overrides.
@@ -59,23 +58,35 @@ def fit_settings(
         return settings
     scale = _teachers_scale(config)
     if scale is None:
-        boxes = resized_boxes(photos, _augmentations(config, "test"))
         anchors = detectors(config)[0][1].anchor_generator
-        scale = best_scale(boxes, anchors.strides, anchors.scale) if len(boxes) else None
+        resize = _augmentations(config, "test")
+        boxes = [resized_boxes(part, resize) for part in _by_class(photos)]
+        scale = best_scale(boxes, anchors.strides, anchors.scale)
     return settings | dict.fromkeys(keys if scale is not None else [], scale)
 
 
-def best_scale(boxes: Tensor, strides: Sequence[int], preferred: float = 4.0) -> float:
-    """Returns the scale of `SCALES` whose anchors fit (G, 4) boxes best, in mean IoU.
+def best_scale(
+    boxes: Sequence[Tensor], strides: Sequence[int], preferred: float = 4.0
+) -> float | None:
+    """Returns the scale of `SCALES` whose anchors fit boxes best; None without boxes.
 
-    Of scales that are equal within 0.01 it is the one nearest to ``preferred``, by their ratio.
+    That is the highest mean IoU of a box with its best anchor, where each class counts the same, as
+    in AP. Of scales that are equal within 0.01 it is the one nearest to ``preferred``, by their
+    ratio.
+
+    Args:
+        boxes: (G, 4) of each class.
+        strides: of the levels.
+        preferred: another scale.
     """
+    boxes = [x for x in boxes if len(x)]
 
     def quality(scale: float) -> tuple[float, float]:
-        iou = AnchorGenerator(strides=strides, scale=scale).best_iou(boxes).mean().item()
+        anchors = AnchorGenerator(strides=strides, scale=scale)
+        iou = sum(anchors.best_iou(x).mean().item() for x in boxes) / len(boxes)
         return round(iou, 2), -abs(math.log(scale / preferred))
 
-    return max(SCALES, key=quality)
+    return max(SCALES, key=quality) if boxes else None
 
 
 def _size_settings(
@@ -100,6 +111,18 @@ def _size_settings(
         for split in nodes
         for key, value in (("short_edge_length", short), ("max_size", 2 * short))
     }
+
+
+def _by_class(photos: Sequence[Photo]) -> list[list[Photo]]:
+    """Returns the photos once per class, each with the objects of that class alone."""
+    classes = sorted({x["category_id"] for photo in photos for x in photo.objects})
+    return [
+        [
+            photo._replace(objects=[x for x in photo.objects if x["category_id"] == label])
+            for photo in photos
+        ]
+        for label in classes
+    ]
 
 
 def _augmentations(config: DictConfig, split: str) -> Any:
