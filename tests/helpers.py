@@ -132,20 +132,20 @@ def make_paa(
     num_classes: int = 3,
     losses: DetectionLosses | None = None,
     assigner: LabelAssigner | None = None,
+    channels: int = CHANNELS,
     **head,
 ) -> OneStageDetector:
     """A tiny PAA detector with random weights and no batch statistics."""
     torch.manual_seed(seed)
     bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
     return OneStageDetector(
-        backbone=FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS),
+        backbone=FPN(bottom_up, ["res3", "res4", "res5"], channels),
         head=PAAHead(
-            in_channels=CHANNELS,
+            in_channels=channels,
             num_classes=num_classes,
             num_levels=len(LEVELS),
-            channels=CHANNELS,
-            num_convs=1,
-            **head,
+            channels=channels,
+            **{"num_convs": 1, **head},
         ),
         head_in_features=LEVELS,
         anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
@@ -164,6 +164,7 @@ def make_retinanet(
     num_anchors: int = 9,
     num_classes: int = 3,
     offset: float = 0.0,
+    num_convs: int = 1,
 ) -> RetinaNet:
     """A tiny RetinaNet with nine anchors per cell, or the one square anchor of `make_paa`."""
     torch.manual_seed(seed)
@@ -173,7 +174,7 @@ def make_retinanet(
         head=RetinaNetHead(
             input_shape=[ShapeSpec(channels=CHANNELS)] * len(LEVELS),
             num_classes=num_classes,
-            conv_dims=[CHANNELS],
+            conv_dims=[CHANNELS] * num_convs,
             num_anchors=num_anchors,
         ),
         head_in_features=LEVELS,
@@ -193,7 +194,11 @@ def make_retinanet(
 
 
 def make_fcos(
-    seed: int = 0, *, assigner: LabelAssigner | None = None, num_classes: int = 3
+    seed: int = 0,
+    *,
+    assigner: LabelAssigner | None = None,
+    num_classes: int = 3,
+    num_convs: int = 1,
 ) -> FCOS:
     """A tiny FCOS."""
     torch.manual_seed(seed)
@@ -202,7 +207,7 @@ def make_fcos(
         head=FCOSHead(
             input_shape=[ShapeSpec(channels=CHANNELS)] * len(LEVELS),
             num_classes=num_classes,
-            conv_dims=[CHANNELS],
+            conv_dims=[CHANNELS] * num_convs,
         ),
         head_in_features=LEVELS,
         num_classes=num_classes,
@@ -240,7 +245,8 @@ def make_lgd(channels: int = CHANNELS, *, num_classes: int = 3, loss=(), **teach
 class ToyLoss(DistillLoss):
     """Mean squared difference of features and of the class tower, the student's through a conv."""
 
-    intermediates = ("head.class_tower",)
+    def intermediates(self, network):
+        return ("head.class_tower",)
 
     def __init__(self, channels: int = 32):
         super().__init__()

@@ -107,7 +107,7 @@ def test_two_losses_of_one_name_are_refused():
 
 def test_a_module_that_a_network_lacks_is_one_line():
     loss = ToyLoss()
-    loss.intermediates = ("head.tower",)
+    loss.intermediates = lambda network: ("head.tower",)
     message = "model.distill_losses.0 needs the output of head.tower, which OneStage"
     with pytest.raises(ValueError, match=message):
         LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[loss])

@@ -62,13 +62,12 @@ def check_teachable(student: DenseNetwork, teacher: DenseNetwork | None) -> None
         )
 
 
-def check_intermediates(key: str, modules: Sequence[str], networks: Sequence[DenseNetwork]) -> None:
-    """Raises ValueError unless all networks have the inner modules that a loss, at key, needs."""
-    for network in networks:
-        known = {name for name, _ in network.named_modules()}
-        for name in modules:
-            if name not in known:
-                raise ValueError(
-                    f"{key} needs the output of {name}, which "
-                    f"{type(network).__name__} does not have: name another module"
-                )
+def check_intermediates(key: str, modules: Sequence[str], network: DenseNetwork) -> None:
+    """Raises ValueError unless a network has the inner modules that a loss, at key, needs."""
+    known = {name for name, _ in network.named_modules()}
+    for name in modules:
+        if name not in known:
+            raise ValueError(
+                f"{key} needs the output of {name}, which {type(network).__name__} does not have: "
+                "name another module"
+            )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lad import compat
 from lad.assignment.assigners import LabelAssigner
-from lad.modeling.network import DenseNetwork
+from lad.modeling.network import DenseNetwork, Towers
 from lad.ops.coders import TransformCoder
 from lad.structures import Anchors, Assignment, DensePredictions, Grid, Targets
 
@@ -29,6 +29,7 @@ class Detectron2Network(DenseNetwork):
         ValueError: when the numbers of classes of detector and assigner differ.
     """
 
+    towers = Towers("head.cls_subnet", "head.bbox_subnet")
     anchor_generator: Any
     box2box_transform: Any
     label_anchors: Any
@@ -52,6 +53,16 @@ class Detectron2Network(DenseNetwork):
         generator = self.anchor_generator
         cells = zip(generator.strides, generator.cell_anchors, strict=True)
         return [(stride, cell + generator.offset * stride) for stride, cell in cells]
+
+    def tower_outputs(
+        self, class_features: list[Tensor], box_features: list[Tensor]
+    ) -> tuple[list[Tensor], ...]:
+        """Returns the head's maps from both towers' outputs."""
+        head: Any = self.head
+        branches = [(head.cls_score, class_features), (head.bbox_pred, box_features)]
+        if self.predicts_quality:
+            branches.append((head.ctrness, box_features))
+        return tuple([branch(x) for x in features] for branch, features in branches)
 
     def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
         """Returns the head's maps as predictions per anchor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,12 +38,10 @@ class DistillLoss(nn.Module):
     Its parameters are trained and saved with the student's, but not exported.
 
     Attributes:
-        intermediates: names of inner modules of both networks whose outputs the loss needs.
         needs_assignment: whether the loss needs hard labels.
         progress: of the training, shared with the model.
     """
 
-    intermediates: Sequence[str] = ()
     needs_assignment = False
 
     def __init__(self) -> None:
@@ -51,7 +49,14 @@ class DistillLoss(nn.Module):
         self.progress = Progress()
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-        """Raises ValueError if the loss cannot work with these networks."""
+        """Raises ValueError if the loss cannot work with these networks.
+
+        It is called once, so that a loss can make here what depends on the networks' sizes.
+        """
+
+    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
+        """Returns the names of a network's inner modules whose outputs the loss needs."""
+        return ()
 
     def forward(
         self,
@@ -122,12 +127,12 @@ class Distillation(nn.Module):
         self.save_teacher = save_teacher
         self.roles = Roles(switch) if switch is not None else None
         self.progress = Progress()
-        self._intermediates = sorted({name for x in distill_losses for name in x.intermediates})
-        networks = [x for x in (student, teacher) if x is not None]
         for index, loss in enumerate(distill_losses):
-            check_intermediates(f"model.distill_losses.{index}", loss.intermediates, networks)
             loss.check(student, teacher)
             loss.progress = self.progress
+            for network in filter(None, (student, teacher)):
+                names = loss.intermediates(network)
+                check_intermediates(f"model.distill_losses.{index}", names, network)
         if teacher is not None:
             self._same_pixels = same_values(student.pixel_mean, teacher.pixel_mean) and (
                 same_values(student.pixel_std, teacher.pixel_std)
@@ -183,13 +188,19 @@ class Distillation(nn.Module):
     def run(self, batched_inputs: list[dict]) -> Outputs:
         """Runs the networks on the same images; a frozen teacher without gradients."""
         images = self.student.preprocess_image(batched_inputs)
-        student = self.student.run(images, self._intermediates)
+        student = self.student.run(images, self._intermediates(self.student))
         if self.teacher is None:
             return Outputs(student, None)
         if not self._same_pixels:
             images = self.teacher.preprocess_image(batched_inputs)
         with torch.set_grad_enabled(self.trains_teacher and torch.is_grad_enabled()):
-            return Outputs(student, self.teacher.run(images, self._intermediates))
+            names = self._intermediates(self.teacher)
+            return Outputs(student, self.teacher.run(images, names))
+
+    def _intermediates(self, network: DenseNetwork) -> list[str]:
+        """Returns the names of the inner modules whose outputs the losses need."""
+        losses: Iterable[DistillLoss] = self.distill_losses  # type: ignore[assignment]
+        return sorted({name for loss in losses for name in loss.intermediates(network)})
 
     def assign(self, outputs: Outputs, targets: Targets) -> Assignment | None:
         """Returns the student's own assignment."""

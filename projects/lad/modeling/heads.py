@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -154,14 +155,20 @@ class PAAHead(nn.Module):
                 f"the head is made for {len(self.scales)} levels but gets {len(features)}: "
                 "set model.head.num_levels to the length of model.head_in_features"
             )
+        return self.outputs(map(self.class_tower, features), map(self.box_tower, features))
+
+    def outputs(
+        self, class_features: Iterable[Tensor], box_features: Iterable[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Predicts from both towers' outputs of each level; returns what `forward` does."""
         scores, deltas, quality = [], [], []
-        for feature, scale in zip(features, self.scales, strict=True):
-            class_logits = self.class_logits(self.class_tower(feature))
-            box_features = self.box_tower(feature)
+        levels = zip(class_features, box_features, self.scales, strict=True)
+        for class_feature, box_feature, scale in levels:
+            class_logits = self.class_logits(class_feature)
             if self.objectness is not None:
-                class_logits = self.objectness(class_logits, box_features)
+                class_logits = self.objectness(class_logits, box_feature)
             scores.append(class_logits)
-            deltas.append(scale(self.deltas(box_features)))
+            deltas.append(scale(self.deltas(box_feature)))
             if self.quality is not None:
-                quality.append(self.quality(box_features))
+                quality.append(self.quality(box_feature))
         return scores, deltas, quality

@@ -126,6 +126,18 @@ class NetworkOutput(NamedTuple):
         )
 
 
+class Towers(NamedTuple):
+    """Names of a head's two towers: sequences of convolutions, each with norm (or not) and ReLU.
+
+    Attributes:
+        classes: the module whose output the class scores are made of.
+        boxes: that of the boxes and the quality.
+    """
+
+    classes: str
+    boxes: str
+
+
 class DenseNetwork(nn.Module):
     """Detectron2's `DenseDetector` in the steps that distillation needs.
 
@@ -135,7 +147,10 @@ class DenseNetwork(nn.Module):
     Attributes:
         num_classes: K.
         assigner: makes labels from costs; None for a network with its own rule.
+        towers: of the head; None for a head without.
     """
+
+    towers: Towers | None = None
 
     num_classes: int
     assigner: LabelAssigner | None
@@ -161,6 +176,16 @@ class DenseNetwork(nn.Module):
 
     def to_predictions(self, outputs: Any, features: list[Tensor]) -> DensePredictions:
         """Returns the head's maps as predictions per anchor."""
+        raise NotImplementedError
+
+    def predict_from_towers(
+        self, class_features: list[Tensor], box_features: list[Tensor]
+    ) -> DensePredictions:
+        """Runs what the head does after its towers, on outputs of them of each level."""
+        return self.to_predictions(self.tower_outputs(class_features, box_features), box_features)
+
+    def tower_outputs(self, class_features: list[Tensor], box_features: list[Tensor]) -> Any:
+        """Returns the head's maps from both towers' outputs; only of networks with `towers`."""
         raise NotImplementedError
 
     def first_cells(self) -> list[tuple[int, Tensor]]:
@@ -256,11 +281,16 @@ def without_gradients(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def recorded(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Records the outputs of inner modules by name, one per call, while the block runs."""
+    """Records the outputs of inner modules by name, one per call, while the block runs.
+
+    Tensors are copied, because a following ReLU may work in place.
+    """
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     handles = [
         module.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, kept=kept: kept.append(output)
+            lambda _module, _inputs, output, kept=kept: kept.append(
+                output.clone() if isinstance(output, Tensor) else output
+            )
         )
         for name, kept in outputs.items()
     ]

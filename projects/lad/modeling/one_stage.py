@@ -16,7 +16,7 @@ from lad.assignment.assigners import LabelAssigner
 from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.heads import PAAHead
 from lad.modeling.losses import DetectionLosses
-from lad.modeling.network import DenseNetwork
+from lad.modeling.network import DenseNetwork, Towers
 from lad.modeling.postprocess import PostProcessor
 from lad.ops.coders import DeltaCoder
 from lad.structures import Assignment, BoxCoder, DensePredictions, Targets
@@ -45,6 +45,7 @@ class OneStageDetector(DenseNetwork, DenseDetector):
 
     assigner: LabelAssigner
     head: PAAHead
+    towers = Towers("head.class_tower", "head.box_tower")
 
     def __init__(
         self,
@@ -88,6 +89,10 @@ class OneStageDetector(DenseNetwork, DenseDetector):
     def predicts_quality(self) -> bool:
         """Whether the head has the quality branch."""
         return self.head.quality is not None
+
+    def tower_outputs(self, class_features: list[Tensor], box_features: list[Tensor]) -> Any:
+        """Returns the head's maps from both towers' outputs."""
+        return self.head.outputs(class_features, box_features)
 
     def first_cells(self) -> list[tuple[int, Tensor]]:
         """Returns (stride, (1, 4) anchor of the first cell) of each level."""

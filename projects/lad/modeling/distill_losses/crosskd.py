@@ -1,0 +1,125 @@
+"""CrossKD: the student's features through the teacher's head (arXiv 2306.11369)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lad.modeling.distill_losses.common import (
+    channel_adapters,
+    channel_statistics,
+    cross_entropy,
+    foreground,
+    require_teacher,
+    without_autocast,
+)
+from lad.modeling.distillation import DistillLoss
+from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
+from lad.modeling.towers import Block, tower_blocks
+from lad.ops.boxes import paired_giou
+from lad.structures import Assignment, DensePredictions, Targets
+
+
+class CrossKD(DistillLoss):
+    """What the teacher's last layers make of the student's features, against the teacher's output.
+
+    The student's output of the last but one convolution of each tower (before its ReLU) gets the
+    teacher's mean and deviation per channel. The teacher's remaining layers turn it into cross-head
+    predictions (paper, section 3.3). With their class probabilities c and the teacher's t:
+
+    - class: sum of abs(t - c) cross-entropy(c, t) over anchors and classes;
+    - box: sum over anchors of max over classes of t, times 1 - GIoU of both boxes;
+    - quality: cross-entropy to the teacher's quality at the student's positives.
+
+    All are divided by the number of positives; ignored anchors do not count. The towers may have
+    different numbers of convolutions, and different channels by a 1x1 convolution.
+
+    Args:
+        class_weight: of the class term.
+        box_weight: of the box term.
+        quality_weight: of the quality term.
+    """
+
+    needs_assignment = True
+
+    def __init__(
+        self, *, class_weight: float = 1.0, box_weight: float = 1.0, quality_weight: float = 1.0
+    ):
+        super().__init__()
+        self.class_weight = class_weight
+        self.box_weight = box_weight
+        self.quality_weight = quality_weight
+        self.adapters = nn.ModuleList()
+
+    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
+        """Requires towers of two convolutions; makes the convolutions that the channels need."""
+        own, other = (_cut(network) for network in (student, require_teacher(self, teacher)))
+        self.adapters = channel_adapters([x.channels for x in own], [x.channels for x in other])
+
+    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
+        """Returns the modules before the last but one ReLU of both towers."""
+        return [block.before for block in _cut(network)]
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput | None,
+        targets: Targets,
+        assignment: Assignment | None,
+    ) -> dict[str, Tensor]:
+        """Returns ``loss_cross_cls``, ``loss_cross_box`` and, of a quality, the third."""
+        assert teacher is not None and assignment is not None
+        cross = self.cross_predictions(student, teacher)
+        with without_autocast(cross.scores):
+            return self.between(cross.float(), teacher.predictions.float(), assignment)
+
+    def cross_predictions(self, student: NetworkOutput, teacher: NetworkOutput) -> DensePredictions:
+        """Returns the predictions of the teacher's last layers from the student's features.
+
+        Gradients reach the student and the adapters, and no weight of the teacher.
+        """
+        network = teacher.network
+        with network.second_pass(), without_gradients(network):
+            features = []
+            blocks = zip(self.adapters, _cut(student.network), _cut(network), strict=True)
+            for adapter, own, other in blocks:
+                pairs = zip(
+                    student.intermediates[own.before],
+                    teacher.intermediates[other.before],
+                    strict=True,
+                )
+                features.append([other.rest(align(adapter(x), y)) for x, y in pairs])
+            return network.predict_from_towers(*features)
+
+    def between(
+        self, cross: DensePredictions, teacher: DensePredictions, assignment: Assignment
+    ) -> dict[str, Tensor]:
+        """Returns the losses between cross-head and teacher's predictions, in float32."""
+        positive, num_positives = foreground(cross, assignment)
+        counted = assignment.labels >= 0
+        target = teacher.class_probabilities()
+        gap = (target - cross.class_probabilities()).abs()
+        entropy = (gap * cross_entropy(cross.scores, cross.activation, target)).sum(dim=-1)
+        box_loss = target.amax(dim=-1) * (1 - paired_giou(cross.boxes(), teacher.boxes()))
+        losses = {
+            "loss_cross_cls": self.class_weight * (entropy * counted).sum() / num_positives,
+            "loss_cross_box": self.box_weight * (box_loss * counted).sum() / num_positives,
+        }
+        if cross.quality is not None and teacher.quality is not None:
+            entropy = cross_entropy(cross.quality, "sigmoid", teacher.quality.sigmoid()) * positive
+            losses["loss_cross_quality"] = self.quality_weight * entropy.sum() / num_positives
+        return losses
+
+
+def align(student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns (N, C, H, W) maps with another's mean and deviation per channel."""
+    with without_autocast(student):
+        student, teacher = student.float(), teacher.float()
+        (mean, deviation), (to_mean, to_deviation) = map(channel_statistics, (student, teacher))
+        return (student - mean) / deviation * to_deviation + to_mean
+
+
+def _cut(network: DenseNetwork) -> list[Block]:
+    """Returns the last but one block of both towers."""
+    return [blocks[-2] for blocks in tower_blocks(network, "CrossKD", minimum=2)]
