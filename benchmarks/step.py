@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,19 @@ from benchmarks.measure import Report, interleaved, peak_memory
 from benchmarks.scenes import make_anchors, parse_size, random_batch, spread_predictions
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.bckd import BCKD
+from lad.modeling.distill_losses.crosskd import CrossKD
 from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
+from lad.modeling.distill_losses.pgd import PGD
+from lad.modeling.distill_losses.pkd import PKD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 from lad.modeling.one_stage import OneStageDetector
 from lad.structures import Targets
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+# And how much a step may take, over the student's step and the teacher's forward pass.
+LOSSES = {"pkd": (PKD, 1.05), "bckd": (BCKD, 1.05), "crosskd": (CrossKD, 1.25), "pgd": (PGD, 1.15)}
 OBJECTS = 7  # per image, COCO's mean
 
 
@@ -49,6 +56,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     height, width = args.size or ((800, 1344) if gpu else (320, 512))
     batch = random_batch(args.batch or (2 if gpu else 1), OBJECTS, height, width)
     measure_methods(args, report, batch)
+    measure_losses(args, report, batch)
     measure_lgd(args, report, batch)
     measure_share(args, report)
 
@@ -96,6 +104,24 @@ def measure_methods(args: argparse.Namespace, report: Report, batch: list[dict])
         report.figure(f"peak memory of {name} beyond weights", value / 2**20, "MiB")
     alone = memory["student step"] + memory["teacher forward"]
     report.at_most("step-lad-memory", memory["lad step"] / alone, 1.0)
+
+
+def measure_losses(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:
+    """Compares a step with each loss to the student's step and the teacher's forward pass."""
+    student, teacher = (partial(build_paa, depth) for depth in (args.student, args.teacher))
+    variants: dict[str, Callable[[], object]] = {
+        "student step": TrainingStep(student().to(args.device), batch),
+        "teacher forward": partial(forward, teacher().to(args.device).eval(), batch),
+    }
+    for name, (loss, _) in LOSSES.items():
+        model = Distillation(student=student(), teacher=teacher(), distill_losses=[loss()])
+        variants[name] = TrainingStep(model.to(args.device), batch)
+    seconds = interleaved(variants, repeats=args.repeats or 10, device=args.device)
+    memory = {name: peak_memory(step, device=args.device) for name, step in variants.items()}
+    alone, memory_alone = (x["student step"] + x["teacher forward"] for x in (seconds, memory))
+    for name, (_, limit) in LOSSES.items():
+        report.at_most(f"step-{name}", seconds[name] / alone, limit)
+        report.figure(f"memory of {name} over both networks'", memory[name] / memory_alone, "x")
 
 
 def measure_lgd(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:

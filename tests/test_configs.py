@@ -74,6 +74,10 @@ def test_config_loads_saves_and_instantiates(name):
         "digits/lad_lgd.py",
         "digits/retinanet_lgd.py",
         "digits/fcos_lgd.py",
+        "digits/paa_pkd.py",
+        "digits/lad_bckd.py",
+        "digits/lad_crosskd.py",
+        "digits/paa_pgd.py",
     ],
 )
 def test_config_takes_a_step(name):

@@ -37,6 +37,9 @@ TEACHER = OUTPUT / "teacher_seed0/model_final.pth"
 # Of every student, so that all runs take an hour or two on two CPU cores.
 SIZE = ["train.max_iter=400"]
 NETWORKS = ("student", "teacher")
+DISTILL_LOSSES = ("pkd", "bckd", "crosskd", "pgd")
+
+DISTILLED = [f"{method}_{loss}" for method in ("paa", "lad") for loss in DISTILL_LOSSES]
 
 # Config under configs/digits and overrides of each method.
 METHODS: dict[str, tuple[str, ...]] = {
@@ -58,6 +61,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "tal": ("tal",),
     "tal_lad": ("tal_lad",),
     "tal_colad": ("tal_colad",),
+    **{name: (name,) for name in DISTILLED},
     "paa_lgd": ("paa_lgd",),
     "lad_lgd": ("lad_lgd",),
     "retinanet": ("retinanet",),

@@ -7,7 +7,11 @@ from lad.assignment.switch import RoleSwitch
 from lad.engine.role_switch import RoleSwitchHook
 from lad.engine.schedule import FreezeBackbone
 from lad.engine.setup import class_key
+from lad.modeling.distill_losses.bckd import BCKD
+from lad.modeling.distill_losses.crosskd import CrossKD
 from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
+from lad.modeling.distill_losses.pgd import PGD
+from lad.modeling.distill_losses.pkd import PKD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation, SoftLabel
 
@@ -32,6 +36,10 @@ def lgd_loss(student, channels=256, start=1 / 6, until=1.0, **teacher):
         start=start,
         until=until,
     )
+
+
+# Losses between two networks, as their papers set them: edit a copy.
+LOSSES = {"pkd": L(PKD)(), "bckd": L(BCKD)(), "crosskd": L(CrossKD)(), "pgd": L(PGD)()}
 
 
 def distillation(student, distill_losses, teacher=None):

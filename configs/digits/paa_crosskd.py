@@ -1,0 +1,10 @@
+"""CrossKD of PAA: the student's features through the teacher's head."""
+
+from ..common.models.distillation import LOSSES, distillation
+from ..common.models.paa import paa_small
+from .lad import dataloader, lr_multiplier, optimizer, train
+from .lad import model as lad
+
+model = distillation(paa_small(), [LOSSES["crosskd"]], teacher=paa_small(width=48))
+model.teacher_checkpoint = lad.teacher_checkpoint
+train.output_dir = "output/digits/paa_crosskd"

@@ -1,0 +1,7 @@
+"""LAD and CrossKD together: ResNet-50 from PAA-R101 (1x), 12 epochs."""
+
+from ..common.models.distillation import LOSSES
+from .r50_from_r101_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.distill_losses = [LOSSES["crosskd"]]
+train.output_dir = "output/lad/r50_from_r101_1x_crosskd"
