@@ -61,8 +61,9 @@ def test_coco_comes_before_yolo(tmp_path):
     write_yolo(tmp_path / "images/1.jpg", [(0, BOX)])
     write_yolo(tmp_path / "images/2.jpg", [(0, BOX)])
     assert read_folder(tmp_path).name == "YOLO"
-    write_coco(tmp_path / "annotations/train.json", tmp_path / "images", {"1.jpg": []}, {1: "cat"})
-    write_coco(tmp_path / "annotations/val.json", tmp_path / "images", {"2.jpg": []}, {1: "cat"})
+    for split, name in (("train", "1.jpg"), ("val", "2.jpg")):
+        file = tmp_path / f"annotations/{split}.json"
+        write_coco(file, tmp_path / "images", {name: [(1, BOX)]}, {1: "cat"})
     assert read_folder(tmp_path).name == "COCO"
 
 
@@ -107,6 +108,28 @@ def test_split_is_stable_and_keeps_copies_together():
 def test_both_sides_of_a_split_have_photos(names):
     train, val = split_photos([photo(name) for name in names])
     assert train and val and len(train) + len(val) == len(names)
+
+
+def test_both_sides_of_a_split_have_objects():
+    """Photos in the order of their hashes; two of them have an object."""
+    names = sorted((f"{i}.jpg" for i in range(8)), key=name_hash)
+    box = {"bbox": BOX, "category_id": 0}
+    for labeled in ((5, 7), (0, 1), (0, 7)):
+        photos = [photo(name, [box] * (i in labeled)) for i, name in enumerate(names)]
+        train, val = split_photos(photos)
+        assert any(x.objects for x in train) and any(x.objects for x in val)
+        assert [x.path.name for x in (*val, *train)] == names
+    # A crowd region and a box without area are no objects to find.
+    others = [photo(names[0], [{**box, "iscrowd": 1}, {"bbox": (1, 1, 0, 5), "category_id": 0}])]
+    others += [photo(name, [box] * (i > 4)) for i, name in enumerate(names[1:])]
+    assert any(x.objects for x in split_photos(others)[1][1:])
+
+
+def test_training_images_without_objects(tmp_path):
+    for i in range(4):
+        write_yolo(tmp_path / f"images/{i}.jpg", [(0, (5, 5, 0, 5))])
+    with pytest.raises(ValueError, match="no training image has an object: add labels"):
+        read_folder(tmp_path)
 
 
 def test_one_photo_cannot_be_split(tmp_path):

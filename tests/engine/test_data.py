@@ -102,9 +102,10 @@ def test_share_of_boxes_that_anchors_reach():
 
 def test_lines_of_the_log():
     config = load_config(TINY, ["train.max_iter=20"])
-    data, length, images, anchors = describe_data(config, layout(classes=25))
+    data, warning, length, images, anchors = describe_data(config, layout(classes=25))
     assert data.startswith("Data (YOLO): 25 classes (c0, c1, ") and "c19, ...)" in data
     assert "train 10 images, 10 objects; val 2 images, 2 objects" in data
+    assert warning.startswith("Warning: val: 2 of 2 images are training images, too")
     assert length == "Training: train.max_iter=20, 8.0 epochs"
     assert images == "Images: short side 64 px, long side at most 96 px"
     assert anchors.startswith("Anchors of 16, 32, 64 px: 100.0% of the training boxes")

@@ -63,6 +63,8 @@ def _with_validation(folder: Path, layout: Layout) -> Layout:
                 "add photos"
             )
         splits = {**splits, "train": train, "val": val}
+    if not any(map(has_objects, splits["train"])):
+        raise ValueError(f"{folder}: no training image has an object: add labels ({layout.name})")
     return layout._replace(splits=splits)
 
 
@@ -71,15 +73,23 @@ def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
 
     A photo's side depends on a hash of its name alone, so it stays when others are added, and all
     copies that Roboflow makes of a photo are on one side. If that leaves a side without images, the
-    photo with the lowest hash is for validation, and the others for training.
+    photo with the lowest hash is for validation, and the others for training. A side without
+    objects is avoided in the same way where two photos have some.
     """
     hashes = [name_hash(photo.path.name) for photo in photos]
+    labeled = {x for photo, x in zip(photos, hashes, strict=True) if has_objects(photo)}
+    deciding = sorted(labeled if len(labeled) > 1 else set(hashes))
     limit = VAL_SHARE
-    if not min(hashes) < limit <= max(hashes):
-        limit = min((x for x in hashes if x > min(hashes)), default=1.0)
+    if not deciding[0] < limit <= deciding[-1]:
+        limit = deciding[1] if len(deciding) > 1 else 1.0
     train = [photo for photo, x in zip(photos, hashes, strict=True) if x >= limit]
     val = [photo for photo, x in zip(photos, hashes, strict=True) if x < limit]
     return train, val
+
+
+def has_objects(photo: Photo) -> bool:
+    """Whether an image has a box with an area, other than a crowd region."""
+    return any(clip_box(x["bbox"], photo) and not x.get("iscrowd") for x in photo.objects)
 
 
 def source_name(file_name: str) -> str:

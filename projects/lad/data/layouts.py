@@ -25,14 +25,23 @@ class Photo(NamedTuple):
         path: of the file.
         width: in pixels, as Detectron2 reads the file: turned by its EXIF orientation.
         height: in pixels.
-        objects: COCO annotations without ids: "bbox" (x, y, width, height in pixels) and
-            "category_id", the class index.
+        objects: COCO annotations: "bbox" (x, y, width, height in pixels), "category_id", the class
+            index, and "id", by which the file of labels knows it.
+        labels: the file that the objects are from.
     """
 
     path: Path
     width: int
     height: int
     objects: list[dict[str, Any]]
+    labels: Path | None = None
+
+    def where(self, entry: Mapping[str, Any]) -> str:
+        """Returns the file and entry of an object, e.g. "labels/1.txt:3"."""
+        if self.labels is None:
+            return str(self.path)
+        kinds = {".txt": ":", ".xml": ": object "}
+        return f"{self.labels}{kinds.get(self.labels.suffix, ': annotation ')}{entry.get('id')}"
 
 
 class Layout(NamedTuple):
@@ -132,7 +141,7 @@ def _read_coco(
             if found is None:
                 report(f"{where}: file {image['file_name']!r} is in none of its image folders")
                 continue
-            photo = open_photo(found, objects.get(image["id"], []), report)
+            photo = open_photo(found, objects.get(image["id"], []), report, path)
             if photo and (photo.width, photo.height) != (image["width"], image["height"]):
                 report(
                     f"{where} is said to be {image['width']}x{image['height']}, but {found} is "
@@ -178,8 +187,8 @@ def _coco_objects(
         if name not in class_names:
             unknown.add(name)
             continue
-        entry = {key: annotation[key] for key in kept if key in annotation}
-        entry["category_id"] = class_names.index(name)
+        entry = {key: annotation[key] for key in kept if annotation.get(key) is not None}
+        entry.update(category_id=class_names.index(name), id=annotation["id"])
         objects.setdefault(annotation["image_id"], []).append(entry)
     for name in sorted(unknown):
         report(f"{path}: objects of category {name!r}, which the training images do not have")
@@ -195,7 +204,9 @@ def _find_image(name: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
+def open_photo(
+    path: Path, objects: list[dict], report: Report, labels: Path | None = None
+) -> Photo | None:
     """Reads an image's size; reports a file that is no image, and returns None."""
     try:
         with Image.open(path) as image:
@@ -206,7 +217,7 @@ def open_photo(path: Path, objects: list[dict], report: Report) -> Photo | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         report(f"{path}: cannot be read as an image ({error}): replace or remove it")
         return None
-    return Photo(path, *((height, width) if turned else (width, height)), objects)
+    return Photo(path, *((height, width) if turned else (width, height)), objects, labels)
 
 
 def read_text(path: Path) -> str:

@@ -36,7 +36,7 @@ def read_voc(folder: Path, report: Report) -> Layout | None:
         path = by_stem.get(file.stem) or path
         if not path.is_file():
             report(f"{file}: there is no image {file.stem}.* in {images}")
-        elif photo := open_photo(path, _voc_objects(file, root, report), report):
+        elif photo := open_photo(path, _voc_objects(file, root, report), report, file):
             photos[file.stem] = photo
     class_names = sorted({o["category_id"] for photo in photos.values() for o in photo.objects})
     for photo in photos.values():
@@ -75,7 +75,7 @@ def _voc_objects(file: Path, root: ElementTree.Element, report: Report) -> list[
             continue
         x0, y0 = (max(value - 1, 0.0) for value in corners[:2])
         box = [x0, y0, corners[2] - x0, corners[3] - y0]
-        objects.append({"bbox": box, "category_id": name})
+        objects.append({"bbox": box, "category_id": name, "id": number})
     return objects
 
 

@@ -155,8 +155,8 @@ def label_file(image: Path) -> Path:
 
 
 def _read_photo(path: Path, class_names: Sequence[str] | None, report: Report) -> Photo | None:
-    photo = open_photo(path, [], report)
     file = label_file(path)
+    photo = open_photo(path, [], report, file)
     if photo and file.is_file():
         size = (photo.width, photo.height)
         limit = math.inf if class_names is None else len(class_names)
@@ -191,7 +191,7 @@ def _read_labels(
         elif not all(abs(value) <= MAX_COORDINATE for value in values):
             report(f"{where}: coordinates are shares of the image, from 0 to 1, not pixels")
         else:
-            yield {"bbox": _pixel_box(values, size), "category_id": int(label)}
+            yield {"bbox": _pixel_box(values, size), "category_id": int(label), "id": number}
 
 
 def _pixel_box(values: Sequence[float], size: tuple[int, int]) -> list[float]:

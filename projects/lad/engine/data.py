@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lad.data.check import split_warnings
 from lad.data.folders import read_folder
 from lad.data.layouts import Layout
 from lad.engine.config import load_config
@@ -111,6 +112,7 @@ def describe_data(config: DictConfig, layout: Layout) -> list[str]:
         for split, photos in layout.splits.items()
     ]
     lines = [f"Data ({layout.name}): {len(names)} classes ({shown}); {'; '.join(splits)}"]
+    lines += [f"Warning: {line}" for line in split_warnings(layout)]
     train, batch_size = config.train, config.dataloader.train.total_batch_size
     epochs = train.max_iter * batch_size * train.accumulate / len(layout.splits["train"])
     lines.append(f"Training: train.max_iter={train.max_iter}, {epochs:.1f} epochs")
