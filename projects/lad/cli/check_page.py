@@ -32,7 +32,7 @@ a { color: var(--accent); } nav a { display: inline-block; padding: .3rem .8rem 
 .scroll { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6rem; }
-meter { width: 8rem; } .bad { color: var(--bad); } .good { color: var(--good); }
+meter { width: min(8rem, 18vw); } .bad { color: var(--bad); } .good { color: var(--good); }
 .photos { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
 figure { margin: 0; } figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 .photo { width: 100%; aspect-ratio: 1; background: var(--soft); border-radius: 4px; }
@@ -163,7 +163,7 @@ def box_sizes(sizes: BoxSizes) -> str:
         sides = ", ".join(f"{side:g}" for side in sizes.anchors)
         text += (
             f" Squares are the anchors, of {sides} px: {sizes.share:.1%} of the boxes have an IoU "
-            f"of {REACHED_IOU} or more with one; the others are in the second color."
+            f"of {REACHED_IOU} or more with one; the others are orange."
         )
     return f"<p>{text}</p>{size_plot(sizes)}"
 
