@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from detectron2.config import LazyCall as L
@@ -11,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lad.engine.config import build, load_config, user_errors
+from lad.engine.keys import parameters
 from lad.engine.setup import build_optimizer
 from toy_training import PairModel, ToyModel
 
@@ -86,6 +89,9 @@ def test_another_part_replaces_the_old_one_with_its_keys():
         ("model.channels_.x=3", "model.channels"),
         ("optimizer.nestrov=true", "optimizer.nesterov"),
         ("train.hooks.0=1", "train.hooks"),
+        ("lr=1", "optimizer.lr"),
+        ("checkpoint=a.pth", "train.init_checkpoint"),
+        ("MODEL.WEIGHTS=a.pth", "train.init_checkpoint"),
     ],
 )
 def test_unknown_key_names_the_nearest(override, nearest):
@@ -238,3 +244,87 @@ def test_get_config_returns_values_and_functions():
     assert train.epochs == 30 and "test" in dataloader
     with pytest.raises(FileNotFoundError, match="no.py: there is no such file, nor a config"):
         get_config("no.py")
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("train.max_itre = 5", "train.max_iter; values of your own belong in a section of"),
+        ("train.amp.enable = True", "train.amp.enabled"),
+        ("train.ddp.broadcast_bufers = True", "train.ddp.broadcast_buffers"),
+        ("train = dict(max_itre=5)", "train.max_iter;"),
+        ("dataloader.evalutor = dict()", "dataloader.evaluator"),
+        ("model.head.nun_classes = 5", "model.head.num_classes"),
+        ("model.assigner.cost.x = 5", "model.assigner"),
+        ("model.postprocesor = 5", "model.postprocessor"),
+        ("dataloader.train.mapper.image_fromat = 'BGR'", "dataloader.train.mapper.image_format"),
+        ("dataloader.train.mapper.augmentations[0].max = 5", "dataloader.train.mapper.augmentat"),
+        ("optimizer.bets = True", "optimizer.betas"),
+        ("lr_multiplier.warmup_lenght = 0.1", "lr_multiplier.warmup_length"),
+        ("train.hooks = [dict(_target_='lad.engine.schedule.FreezeBackbone', untl=1)]", "train.ho"),
+    ],
+)
+def test_unknown_key_in_a_file_names_the_nearest(line, nearest, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"{OWN_CONFIG}{line}\n")
+    with pytest.raises(ValueError, match=r"mine\.py: unknown key .*; the nearest known") as error:
+        load_config(str(file))
+    assert f"key is {nearest}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_of_ones_own_in_a_file(tmp_path):
+    """A section of one's own, for hooks to read; parameters that the shipped configs leave out."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        OWN_CONFIG
+        + """
+from detectron2.config import LazyCall as L
+from lad.engine.schedule import FreezeBackbone
+
+mine = dict(until=0.25, anything=dict(x=1))
+train.hooks = [L(FreezeBackbone)(until="${mine.until}")]
+train.ddp.static_graph = True
+train.checkpointer.file_prefix = "mine"
+model.postprocessor.score_voting = False
+dataloader.train.mapper.keypoint_hflip_indices = None
+optimizer.params.overrides = dict(anything=dict(lr=0.1))
+"""
+    )
+    config = load_config(str(file))
+    assert config.train.hooks[0].until == 0.25
+    LazyConfig.save(config, str(tmp_path / "config.yaml"))
+    assert load_config(str(tmp_path / "config.yaml")).mine.anything.x == 1
+
+
+def test_part_of_an_override_has_known_keys():
+    part = "{_target_:fvcore.common.param_scheduler.ConstantParamScheduler,valu:1}"
+    message = "unknown key lr_multiplier.scheduler.valu; the nearest known key is lr_multiplier.sch"
+    with pytest.raises(ValueError, match=message):
+        load(f"lr_multiplier.scheduler={part}")
+
+
+class Pair(NamedTuple):
+    first: int
+    second: int = 0
+
+
+class TakesAll:
+    def __init__(self, **keywords):
+        self.keywords = keywords
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Pair, {"first", "second"}),
+        (TakesAll, None),
+        (partial, None),
+        (any_keyword, None),
+        (Forwarding.forward, {"self", "batch"}),
+        ("nowhere.at.all", None),
+    ],
+)
+def test_parameters_of_targets_of_every_kind(target, expected):
+    found = parameters(DictConfig({"_target_": target}, flags={"allow_objects": True}))
+    assert found == expected or (expected and found >= {"self"})

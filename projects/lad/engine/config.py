@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import nn
+
+from lad.engine.keys import known_keys, parameters, unknown_key, unknown_keys
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +23,7 @@ _PACKAGE = Path(__file__).parents[1]
 # In a wheel inside the package, in a checkout beside projects/.
 CONFIGS = next(x for x in (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs") if x.is_dir())
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+_DATALOADER = dict.fromkeys(("train", "test", "evaluator"))
 
 
 @contextmanager
@@ -78,9 +77,9 @@ def get_config(path: str, *names: str) -> Any:
 
         from lad import get_config
 
-        base = get_config("paa/r50_1x.py")
-        dataloader, lr_multiplier, model = base.dataloader, base.lr_multiplier, base.model
-        optimizer, train = base.optimizer, base.train
+        dataloader, lr_multiplier, model, optimizer, train = get_config(
+            "paa/r50_1x.py", "dataloader", "lr_multiplier", "model", "optimizer", "train"
+        )
         train.output_dir = "output/mine"
         lad = get_config("common/models/distillation.py", "lad")
     """
@@ -104,7 +103,7 @@ def load_config(
         source: name of the path in messages.
 
     Raises:
-        ValueError: if a section is missing or an override is wrong.
+        ValueError: if a section is missing, a key is not known or an override is wrong.
         FileNotFoundError: if there is no such file.
     """
     if not path:
@@ -123,11 +122,23 @@ def load_config(
     missing = [section for section in SECTIONS if section not in config]
     if missing:
         raise ValueError(f"{source} {path}: it defines no {', '.join(missing)}; add them")
+    _check_keys(config, f"{source} {path}")
     for key, value in (settings or {}).items():
         OmegaConf.update(config, key, value)
     for override in overrides:
         _apply_override(config, override)
     return config
+
+
+def _check_keys(config: DictConfig, where: str) -> None:
+    """Raises ValueError if a file has a key that nothing reads; sections of one's own are free."""
+    train = LazyConfig.load(str(CONFIGS / "common/train.py")).train
+    sections = OmegaConf.masked_copy(config, list(SECTIONS))
+    for key in unknown_keys(sections, plain={"train": train, "dataloader": _DATALOADER}):
+        error = unknown_key(sections, key, known_keys(train, "train."))
+        own = "; values of your own belong in a section of their own"
+        plain = key.rpartition(".")[0] in ("train", "dataloader")
+        raise ValueError(f"{where}: {error}{own if plain else ''}")
 
 
 def build(config: DictConfig, key: str) -> Any:
@@ -171,9 +182,10 @@ def _apply_override(config: DictConfig, text: str) -> None:
     key, value = override.key_or_group, override.value()
     _check_override(config, key, value)
     if isinstance(value, Mapping) and "_target_" in value:
-        OmegaConf.update(
-            config, key, value, merge=False
-        )  # another part, without the old one's keys
+        # Another part, without the old one's keys.
+        OmegaConf.update(config, key, value, merge=False)
+        for wrong in unknown_keys(OmegaConf.select(config, key), key):
+            raise unknown_key(config, wrong)
     else:
         LazyConfig.apply_overrides(config, [text])
 
@@ -184,15 +196,15 @@ def _check_override(config: DictConfig, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for depth, part in enumerate(parents):
         if not _has(node, part):
-            raise _unknown_key(config, key)
+            raise unknown_key(config, key)
         node = node[int(part)] if isinstance(node, ListConfig) else node[part]
         if not OmegaConf.is_config(node):
             above = ".".join(parents[: depth + 1])
             raise ValueError(f"override {key}={value}: {above} is a value, not a section")
     if not _has(node, last):
-        accepted = _parameters(node)
+        accepted = parameters(node)
         if accepted is not None and last not in accepted:
-            raise _unknown_key(config, key)
+            raise unknown_key(config, key)
         return
     if isinstance(node, ListConfig) or OmegaConf.is_missing(node, last):
         return
@@ -223,56 +235,3 @@ def _has(node: Any, part: str) -> bool:
     if isinstance(node, ListConfig):
         return part.isdecimal() and int(part) < len(node)
     return part in node
-
-
-def _parameters(node: Any) -> set[str] | None:
-    """Returns the parameters of a node's target; None if it takes any keyword."""
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    if isinstance(target, str):
-        target = locate(target)
-    if target is None:
-        return set()
-    if not inspect.isclass(target):
-        names, takes_any = _keywords(target)
-        return None if takes_any else names
-    names = set()
-    for base in target.__mro__:
-        # **keywords go on to the next class, but nn.Module takes none.
-        if base in (nn.Module, object):
-            return names
-        if "__init__" in vars(base):
-            own, takes_any = _keywords(vars(base)["__init__"])
-            names |= own - {"self"}
-            if not takes_any:
-                return names
-    return names
-
-
-def _keywords(function: Callable) -> tuple[set[str], bool]:
-    parameters = inspect.signature(function).parameters.values()
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _unknown_key(config: DictConfig, key: str) -> ValueError:
-    known = list(_known_keys(config))
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-    return ValueError(f"unknown key {key}; the nearest known key is {nearest}")
-
-
-def _known_keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str]:
-    """Yields every dotted key of a config and every parameter of its targets."""
-    names: list[str] = []
-    if isinstance(node, DictConfig):
-        names = [str(name) for name in node]
-        yield from (prefix + name for name in sorted((_parameters(node) or set()) - set(names)))
-    for name in names or map(str, range(len(node))):
-        if name == "_target_":
-            continue
-        yield prefix + name
-        # The raw node, without resolving interpolations.
-        child = node._get_node(int(name)) if isinstance(node, ListConfig) else node._get_node(name)
-        if not isinstance(child, DictConfig | ListConfig):
-            continue
-        if not child._is_interpolation() and not child._is_none():
-            yield from _known_keys(child, f"{prefix}{name}.")
