@@ -6,3 +6,4 @@ from .detector_config import dataloader, lr_multiplier, optimizer, train
 
 model = lad(paa_small(width=8, channels=32), paa_small(width=16, channels=32))
 train.hooks = []
+del train.kill_at

@@ -249,10 +249,10 @@ def test_get_config_returns_values_and_functions():
 @pytest.mark.parametrize(
     ("line", "nearest"),
     [
-        ("train.max_itre = 5", "train.max_iter; values of your own belong in a section of"),
+        ("train.max_itre = 5", "train.max_iter, and nothing reads it as ${train.max_itre}"),
         ("train.amp.enable = True", "train.amp.enabled"),
         ("train.ddp.broadcast_bufers = True", "train.ddp.broadcast_buffers"),
-        ("train = dict(max_itre=5)", "train.max_iter;"),
+        ("train = dict(max_itre=5)", "train.max_iter,"),
         ("dataloader.evalutor = dict()", "dataloader.evaluator"),
         ("model.head.nun_classes = 5", "model.head.num_classes"),
         ("model.assigner.cost.x = 5", "model.assigner"),
@@ -274,7 +274,7 @@ def test_unknown_key_in_a_file_names_the_nearest(line, nearest, tmp_path):
 
 
 def test_keys_of_ones_own_in_a_file(tmp_path):
-    """A section of one's own, for hooks to read; parameters that the shipped configs leave out."""
+    """Sections and keys that hooks read; parameters that the shipped configs leave out."""
     file = tmp_path / "mine.py"
     file.write_text(
         OWN_CONFIG
@@ -283,7 +283,13 @@ from detectron2.config import LazyCall as L
 from lad.engine.schedule import FreezeBackbone
 
 mine = dict(until=0.25, anything=dict(x=1))
-train.hooks = [L(FreezeBackbone)(until="${mine.until}")]
+train.until = 0.5
+train.start = dict(at=1)
+train.hooks = [
+    L(FreezeBackbone)(until="${mine.until}"),
+    L(FreezeBackbone)(until="${train.until}"),
+    L(FreezeBackbone)(until="${...start.at}"),
+]
 train.ddp.static_graph = True
 train.checkpointer.file_prefix = "mine"
 model.postprocessor.score_voting = False
@@ -292,7 +298,7 @@ optimizer.params.overrides = dict(anything=dict(lr=0.1))
 """
     )
     config = load_config(str(file))
-    assert config.train.hooks[0].until == 0.25
+    assert [hook.until for hook in config.train.hooks] == [0.25, 0.5, 1]
     LazyConfig.save(config, str(tmp_path / "config.yaml"))
     assert load_config(str(tmp_path / "config.yaml")).mine.anything.x == 1
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lad.engine.keys import known_keys, parameters, unknown_key, unknown_keys
+from lad.engine.keys import is_read, known_keys, parameters, unknown_key, unknown_keys
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,10 @@ def _check_keys(config: DictConfig, where: str) -> None:
     sections = OmegaConf.masked_copy(config, list(SECTIONS))
     for key in unknown_keys(sections, plain={"train": train, "dataloader": _DATALOADER}):
         error = unknown_key(sections, key, known_keys(train, "train."))
-        own = "; values of your own belong in a section of their own"
-        plain = key.rpartition(".")[0] in ("train", "dataloader")
-        raise ValueError(f"{where}: {error}{own if plain else ''}")
+        if key.rpartition(".")[0] not in ("train", "dataloader"):
+            raise ValueError(f"{where}: {error}")
+        if not is_read(config, key):
+            raise ValueError(f"{where}: {error}, and nothing reads it as ${{{key}}}")
 
 
 def build(config: DictConfig, key: str) -> Any:

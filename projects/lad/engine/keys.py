@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from detectron2.utils.registry import locate
 from fvcore.common.checkpoint import PeriodicCheckpointer
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,6 +62,20 @@ def _children(node: DictConfig | ListConfig) -> Iterator[tuple[str, Any]]:
             is_node = isinstance(child, DictConfig | ListConfig)
             empty = not is_node or child._is_interpolation() or child._is_none()
             yield str(name), None if empty else child
+
+
+def is_read(config: DictConfig, key: str) -> bool:
+    """Whether a value in a config refers to a key, as ``${train.period}`` or ``${..period}``."""
+    name = re.escape(key.rpartition(".")[2])
+    reference = re.compile(r"\$\{[^}]*[.{]" + name + "[.}]")
+
+    def reads(value: Any) -> bool:
+        if isinstance(value, str):
+            return bool(reference.search(value))
+        parts = value.values() if isinstance(value, dict) else value
+        return isinstance(value, dict | list) and any(map(reads, parts))
+
+    return reads(OmegaConf.to_container(config, resolve=False))
 
 
 def parameters(node: Any) -> set[str] | None:
