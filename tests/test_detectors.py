@@ -267,7 +267,11 @@ def test_teacher_that_checkpoints_leave_out_is_read_again(finished, tmp_path):
             "anchor",
         ),
         (["model.student.anchor_generator.scale=8"], "equal anchors"),
-        (["train.init_checkpoint={teacher}"], "none of its weights fits"),
+        (
+            ["train.init_checkpoint={teacher}"],
+            "it holds one network: name it in model.student_checkpoint or model.teacher_checkpoint",
+        ),
+        (["model.teacher_checkpoint={whole}"], "tools/export_network.py makes a checkpoint of one"),
         (
             [
                 "train.init_checkpoint={whole}",
@@ -298,3 +302,23 @@ def test_a_teacher_that_does_not_fit_is_one_line(finished, tmp_path, capsys, ove
     assert "error: " in error
     assert message in error
     assert not list((tmp_path / "lad").glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PLAIN, "tools/export_network.py makes a checkpoint of one of its networks"),
+        (LAD, "evaluate it with a config of that network alone"),
+    ],
+)
+def test_evaluation_of_another_number_of_networks(finished, tmp_path, capsys, config, message):
+    file = finished / "model_final.pth"
+    if config == LAD:
+        file = tmp_path / "student.pth"
+        export_network(str(finished / "model_final.pth"), "student", str(file))
+    with pytest.raises(SystemExit) as exit_:
+        run(config, tmp_path / "run", f"train.init_checkpoint={file}", flags=["--eval-only"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: train.init_checkpoint={file}: none of its weights fits" in error
+    assert message in error

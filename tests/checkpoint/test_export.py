@@ -93,6 +93,16 @@ def test_file_of_two_networks_for_a_plain_model_names_the_tool(checkpoint, tmp_p
         load_weights(make_paa(), str(tmp_path / "small.pth"), network="teacher")
 
 
+def test_file_of_one_network_for_two_names_the_keys(model, tmp_path):
+    torch.save({"model": make_paa().state_dict()}, tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match=r"it holds one network: name it in model\.student_check"):
+        load_weights(model, str(tmp_path / "plain.pth"))
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="none of its weights fits") as error:
+        load_weights(model, str(tmp_path / "other.pth"))
+    assert "one network" not in str(error.value)
+
+
 def test_plain_checkpoint_has_no_networks(tmp_path):
     torch.save({"model": make_paa().state_dict()}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="it has no student: its weights are those of anchor_lay"):

@@ -7,6 +7,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 
 from lad.data import build_train_loader, get_dataset_dicts, register_coco
+from lad.data.coco import remedy
 
 
 @pytest.fixture
@@ -72,10 +73,19 @@ def test_missing_images_are_named(registered, tmp_path):
 
 def test_missing_annotation_file_is_named(dataset_name, tmp_path):
     register_coco(dataset_name, tmp_path / "absent.json", tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match=r"absent\.json does not exist.*DETECTRON2_DATASETS"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"absent\.json does not exist; put it there or c"):
         get_dataset_dicts(dataset_name)
+
+
+def test_the_variable_is_named_only_for_files_below_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    assert "DETECTRON2_DATASETS" in remedy(tmp_path / "data/coco/annotations/a.json")
+    for path in (tmp_path / "a.json", tmp_path / "database/a.json", "a.json"):
+        assert remedy(path) == "put it there or correct the path"
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    assert "DETECTRON2_DATASETS" in remedy("datasets/a.json")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json does not exist; put it there or c"):
+        get_dataset_dicts(str(tmp_path / "nowhere.json"))
 
 
 def test_augmentation_of_detectron2_follows_the_position(registered):

@@ -127,7 +127,7 @@ def test_anchors_and_features_must_agree():
         pixel_mean=[0.0] * 3,
         pixel_std=[1.0] * 3,
     )
-    with pytest.raises(ValueError, match=r"strides \(8, 16, 32\), the anchors \(4, 8, 16\)"):
+    with pytest.raises(ValueError, match=r"strides \[8, 16, 32\], the anchors \[4, 8, 16\]: set"):
         OneStageDetector(anchor_generator=AnchorGenerator(strides=(4, 8, 16)), **parts)
     parts["assigner"] = make_paa(num_classes=5).assigner
     with pytest.raises(ValueError, match="the head has 3 classes, the assigner 5"):

@@ -195,16 +195,26 @@ def load_state(
     missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
     _check_anchors(ours, state)
     if not fitting:
-        remedy = ""
-        if _has_networks(state) and not _has_networks(ours):
-            remedy = "; tools/export_network.py makes a checkpoint of one of its networks"
         raise ValueError(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
-            f"{_some(list(ours))}{remedy}"
+            f"{_some(list(ours))}{_remedy(state, ours)}"
         )
     _check_complete(complete, missing, mismatched)
     model.load_state_dict(fitting, strict=False)
     return LoadReport(list(fitting), missing, unused, mismatched)
+
+
+def _remedy(state: Collection[str], ours: Collection[str]) -> str:
+    """Returns what to do with a file of two networks for a model of one, and the reverse."""
+    if _has_networks(state) and not _has_networks(ours):
+        return "; tools/export_network.py makes a checkpoint of one of its networks"
+    for name in NETWORKS:
+        if any(f"{name}.{key}" in ours for key in state):
+            return (
+                "; it holds one network: name it in model.student_checkpoint or "
+                "model.teacher_checkpoint, or evaluate it with a config of that network alone"
+            )
+    return ""
 
 
 def _check_complete(

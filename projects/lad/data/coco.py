@@ -54,6 +54,17 @@ def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
     return load_coco_json(json_file, image_root, name)
 
 
+def remedy(path: str | os.PathLike) -> str:
+    """Returns what to do about a missing file, for an error line."""
+    root = os.path.abspath(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
+    if os.path.commonpath([root, os.path.abspath(path)]) != root:
+        return "put it there or correct the path"
+    return (
+        "put it there or set the environment variable DETECTRON2_DATASETS to the folder that holds "
+        "your datasets"
+    )
+
+
 def _check_coco_json(name: str, json_file: str) -> None:
     """Checks an annotation file.
 
@@ -63,8 +74,7 @@ def _check_coco_json(name: str, json_file: str) -> None:
     """
     if not Path(json_file).is_file():
         raise FileNotFoundError(
-            f"dataset {name!r}: annotation file {json_file} does not exist; put it there or set "
-            "the environment variable DETECTRON2_DATASETS to the folder that holds your datasets"
+            f"dataset {name!r}: annotation file {json_file} does not exist; {remedy(json_file)}"
         )
     where = f"dataset {name!r}: {json_file}"
     for entry in wrong_entries(read_coco_json(json_file, where)):

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
-from lad.data.coco import register_json_path
+from lad.data.coco import register_json_path, remedy
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
         if error.filename is None:  # the message is ours already
             raise
         raise FileNotFoundError(
-            f"dataset {', '.join(names)}: {error.filename} does not exist; put it there or set the "
-            "environment variable DETECTRON2_DATASETS to the folder that holds your datasets"
+            f"dataset {', '.join(names)}: {error.filename} does not exist; {remedy(error.filename)}"
         ) from error
     _check_images_exist(dicts, names)
     if "annotations" in dicts[0]:

@@ -123,8 +123,10 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
     """Evaluates a checkpoint and writes the results to ``inference/results.json``."""
     folder = cfg.train.output_dir
     with user_errors():
-        path = (resume and last_checkpoint(folder)) or cfg.train.init_checkpoint
-        load_weights(model, path, complete=list(model_info(model).evaluated.values()))
+        last = last_checkpoint(folder) if resume else ""
+        source = "--resume: checkpoint" if last else "train.init_checkpoint"
+        evaluated = list(model_info(model).evaluated.values())
+        load_weights(model, last or cfg.train.init_checkpoint, source=source, complete=evaluated)
         loader = build_test_loader(cfg, model)
     results = evaluate(model, loader, cfg.dataloader.evaluator)
     if comm.is_main_process():

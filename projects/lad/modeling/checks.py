@@ -16,15 +16,16 @@ def check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
     strides = [[stride for stride, _ in x] for x in cells]
     if strides[0] != strides[1]:
         raise ValueError(
-            f"student and teacher need equal anchors, but have strides {strides[0]} and "
-            f"{strides[1]}: make head_in_features and the anchor generators equal"
+            f"student and teacher need equal anchors, but have feature levels of strides "
+            f"{strides[0]} and {strides[1]}: build both on the same levels (head_in_features), as "
+            "one function of configs/common/models/ does"
         )
     for (stride, cell), (_, other) in zip(*cells, strict=True):
         if not same_values(cell, other, atol=1e-3):
             raise ValueError(
                 f"student and teacher need equal anchors, but a cell of stride {stride} has "
-                f"{_describe(cell)} and {_describe(other)}: make the anchor generators of "
-                "model.student and model.teacher equal"
+                f"{_describe(cell)} and {_describe(other)}: give model.student the anchors that "
+                "the teacher was trained with"
             )
     divisors = student.backbone.size_divisibility, teacher.backbone.size_divisibility
     if divisors[0] != divisors[1]:

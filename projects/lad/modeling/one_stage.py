@@ -67,8 +67,9 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         strides = tuple(backbone.output_shape()[name].stride for name in head_in_features)
         if strides != anchor_generator.strides:
             raise ValueError(
-                f"features {list(head_in_features)} have strides {strides}, the anchors "
-                f"{anchor_generator.strides}: make model.anchor_generator.strides equal"
+                f"features {list(head_in_features)} have strides {list(strides)}, the anchors "
+                f"{list(anchor_generator.strides)}: set anchor_generator.strides to those of the "
+                "features, or choose other head_in_features and as many head.num_levels"
             )
         if head.num_classes != assigner.num_classes:
             raise ValueError(
