@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.engine import default_argument_parser
 
 import train_net
 from lad.checkpoint import read_weights
+from lad.engine.command_line import parse_arguments
 from lad.engine.config import load_config
 from lad.engine.run import run as run_process
 from lad.engine.run import start_training
@@ -23,7 +23,7 @@ from toy_training import PairModel, ToyModel
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(Path(__file__).parent / "engine/toy_config.py")
-TIMES = ("time", "data_time", "eta_seconds", "rank_data_time")
+TIMES = ("time", "data_time", "eta_seconds", "rank_data_time", "eval_seconds")
 
 
 def run(folder, *overrides, flags=()):
@@ -169,7 +169,7 @@ def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
         CONFIG, [f"train.output_dir={tmp_path}/pair", "train.best.metric=teacher/toy/AP"]
     )
     cfg.model = L(PairModel)(student=L(ToyModel)(), teacher=L(ToyModel)())
-    run_process(default_argument_parser().parse_args([]), cfg)
+    run_process(parse_arguments([]), cfg)
     lines = metrics(tmp_path / "pair")
     assert {"student/toy/AP", "teacher/toy/AP"} <= lines[6].keys()
     best = torch.load(tmp_path / "pair/model_best.pth", weights_only=True)

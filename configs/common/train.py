@@ -20,12 +20,20 @@ train = dict(
     # With it the averaged weights are what is evaluated.
     ema=dict(enabled=False, decay=0.9998),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-    # A period that log_period divides lets a resumed run repeat metrics.json to the bit.
-    checkpointer=dict(period=5000, max_to_keep=None),
+    # period: in iterations, or "auto", a tenth of the training.
+    checkpointer=dict(period="auto", max_to_keep=None),
+    # The newest state, model_latest.pth, is saved when so many minutes have passed; None: never.
+    checkpoint_minutes=10,
     # E.g. "bbox/AP": keeps model_best.pth.
     best=dict(metric=None),
+    # Ends the training after so many evaluations in a row without a better best.metric.
+    early_stop=dict(patience=None),
     eval_period=5000,
+    # Whether evaluations also compute the losses on the test images.
+    eval_losses=False,
     log_period=20,
+    # Further writers of metrics, as LazyCalls: docs/training.md.
+    writers=[],
     # Further trainer hooks, as LazyCalls.
     hooks=[],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +11,18 @@ from pathlib import Path
 def read_metrics(path: str | Path) -> list[dict]:
     """Reads a run's metrics.json: one dict per line, without lines that a kill has cut off.
 
+    null, which stands for nan in JSON, becomes nan.
+
     Raises:
         FileNotFoundError: if there is no such file.
     """
     rows = []
     for line in Path(path).read_text().splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        rows.append({k: math.nan if v is None else v for k, v in row.items()})
     return rows
 
 

@@ -3,15 +3,18 @@
 import difflib
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
 from lad.data.coco import register_json_path, remedy
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 10  # classes in a line of the log
 
 
 def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> list[dict]:
@@ -52,7 +55,25 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
             f"dataset {', '.join(names)} has no image with a usable annotation; filter_empty=False "
             "keeps images without objects"
         )
+    _log_counts(dicts, names)
     return dicts
+
+
+def _log_counts(dicts: list[dict], names: list[str]) -> None:
+    """Logs how many images, objects and objects of each class there are, the most first."""
+    classes = MetadataCatalog.get(names[0]).get("thing_classes")
+    counts = Counter(
+        x["category_id"] for record in dicts for x in record.get("annotations", ()) if classes
+    )
+    text = f"Dataset {', '.join(names)}: {len(dicts)} images"
+    if classes:
+        shown = [f"{classes[number]} {count}" for number, count in counts.most_common(SHOWN)]
+        shown += ["..."] * (len(counts) > SHOWN)
+        shown += [f"none of {', '.join(x for i, x in enumerate(classes) if not counts[i])}"] * (
+            0 < len(classes) - len(counts) <= SHOWN
+        )
+        text += f", {counts.total()} objects ({', '.join(shown)})"
+    logger.info(text)
 
 
 def _check_registered(name: str) -> None:

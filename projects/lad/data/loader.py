@@ -113,12 +113,13 @@ class SeededMapDataset(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         index, seed = item
-        with _seeded(seed):
+        with seeded(seed):
             return self._mapper(self._dataset[index])
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds Python's, NumPy's and PyTorch's CPU generators, and restores them afterwards."""
     # torch.manual_seed would seed the GPUs as well.
     torch_generator = torch.default_generator
     states = random.getstate(), np.random.get_state(), torch_generator.get_state()

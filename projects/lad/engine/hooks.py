@@ -197,14 +197,15 @@ class BestCheckpointer(HookBase):
         self._best = -math.inf
 
     def before_train(self) -> None:
-        """Reads the best value so far."""
-        if not os.path.isfile(self._file):
-            return
-        try:
-            saved = torch.load(self._file, map_location="cpu", mmap=True, weights_only=True)
-            self._best = saved["metrics"].get(self._metric, -math.inf)
-        except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
-            logger.warning(f"{self._file} is damaged: the next evaluation replaces it")
+        """Reads the best value so far, and compares an evaluation that was repeated just now."""
+        if os.path.isfile(self._file):
+            try:
+                saved = torch.load(self._file, map_location="cpu", mmap=True, weights_only=True)
+                self._best = saved["metrics"].get(self._metric, -math.inf)
+            except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+                logger.warning(f"{self._file} is damaged: the next evaluation replaces it")
+        if self._metric in self.trainer.storage.latest():
+            self._compare()
 
     def after_step(self) -> None:
         """Compares after each evaluation but the last."""

@@ -6,19 +6,29 @@ import argparse
 import copy
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape, glob
 
 import torch
+from detectron2.config import LazyConfig
 from detectron2.data import MetadataCatalog
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lad.engine.config import build_node
+from lad.engine.console import log_environment, start_log
 from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import model_info
+
+logger = logging.getLogger(__name__)
+
+
+# Numbers of a run that can be left out.
+OPTIONAL = ("epochs", "seed", "checkpointer.max_to_keep", "early_stop.patience")
 
 
 def resolve_device(
@@ -62,6 +72,12 @@ def amp_dtype(train: DictConfig) -> str | None:
     return dtype if enabled else None
 
 
+def checkpoint_period(train: DictConfig) -> int:
+    """Returns the iterations between checkpoints, of which "auto" is a tenth of the training."""
+    period = train.checkpointer.period
+    return max(1, -(-train.max_iter // 10)) if period == "auto" else period
+
+
 def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
     """Checks numbers, files and folders of a run.
 
@@ -100,6 +116,33 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
             f"train.output_dir={folder} holds checkpoints of another run: continue it with "
             "--resume or choose another train.output_dir"
         )
+    if eval_only and not last:
+        _check_not_of_another_run(folder, initial)
+    _check_early_stop(config)
+
+
+def _check_not_of_another_run(folder: str, checkpoint: str) -> None:
+    """Raises ValueError if an evaluation would replace that of another training."""
+    own = os.path.abspath(os.path.dirname(checkpoint)) == os.path.abspath(folder)
+    if not own and glob(os.path.join(escape(folder), "*.pth")):
+        raise ValueError(
+            f"--eval-only: train.output_dir={folder} holds another run than {checkpoint}, whose "
+            "inference/ would be overwritten: choose another train.output_dir"
+        )
+
+
+def _check_early_stop(config: DictConfig) -> None:
+    train = config.train
+    patience = OmegaConf.select(train, "early_stop.patience")
+    if patience and not (train.best.metric and train.eval_period and _evaluates(config)):
+        raise ValueError(
+            f"train.early_stop.patience={patience} needs evaluations to compare: set "
+            "train.best.metric, e.g. bbox/AP, train.eval_period and dataloader.evaluator"
+        )
+
+
+def _evaluates(config: DictConfig) -> bool:
+    return "evaluator" in config.dataloader
 
 
 def _check_numbers(train: DictConfig) -> None:
@@ -110,11 +153,14 @@ def _check_numbers(train: DictConfig) -> None:
         ("log_period", 1),
         ("eval_period", 0),
         ("checkpointer.period", 1),
+        ("early_stop.patience", 1),
         ("checkpointer.max_to_keep", 1),
         ("seed", None),
     ):
         value = OmegaConf.select(train, key)
-        if value is None and key in ("epochs", "seed", "checkpointer.max_to_keep"):
+        if value is None and key in OPTIONAL:
+            continue
+        if value == "auto" and key == "checkpointer.period":
             continue
         if not isinstance(value, int) or (lowest is not None and value < lowest):
             limit = "" if lowest is None else f" of at least {lowest}"
@@ -174,32 +220,63 @@ def last_checkpoint(folder: str) -> str:
 
 
 def _check_writable(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"train.output_dir={folder}: cannot be created ({error.strerror}); choose another"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
+    """Checks a folder, or the one that it would be made in, without making it."""
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise ValueError(f"train.output_dir={folder}: {existing} is no folder; choose another")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"train.output_dir={folder}: cannot be written to; choose another folder")
+
+
+@contextmanager
+def removed_if_refused(folder: str) -> Iterator[None]:
+    """Removes what a start that failed has written to a folder, and the folders made for it.
+
+    A start has failed if the process exits without having saved a checkpoint.
+    """
+    path = os.path.abspath(folder)
+    before = set(os.listdir(path)) if os.path.isdir(path) else set()
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    try:
+        yield
+    except SystemExit as exit_:
+        if exit_.code and os.path.isdir(folder) and not glob(os.path.join(escape(folder), "*.pth")):
+            for name in set(os.listdir(folder)) - before:
+                entry = os.path.join(folder, name)
+                shutil.rmtree(entry) if os.path.isdir(entry) else os.remove(entry)
+        for made in missing:
+            with suppress(OSError):  # not empty
+                os.rmdir(made)
+        raise
 
 
 def set_up(config: DictConfig, args: argparse.Namespace) -> None:
     """Fixes the seed, starts the log, saves the config and seeds the random generators.
 
     A seed of None or below 0 becomes a random one, the same in all processes, also in ``config``.
-    An evaluation has its own log and config in ``inference/``. ``args`` are logged.
+    An evaluation has its own log and config in ``inference/``. ``args`` go to the log.
     """
-    if config.train.seed is None or config.train.seed < 0:
-        config.train.seed = comm.shared_random_seed()
-    if args.eval_only:
-        config = copy.deepcopy(config)
-        config.train.output_dir = os.path.join(config.train.output_dir, "inference")
-    default_setup(config, args)
-    # Detectron2 lets only its own loggers write to its log.
-    logger, theirs = logging.getLogger("lad"), logging.getLogger("detectron2")
-    logger.handlers = [x for x in theirs.handlers if type(x) is logging.StreamHandler]
-    logger.setLevel(logging.INFO)
+    train = config.train
+    if train.seed is None or train.seed < 0:
+        train.seed = comm.shared_random_seed()
+    folder = os.path.join(train.output_dir, *["inference"] * args.eval_only)
+    start_log(folder)
+    log_environment(args)
+    if comm.is_main_process():
+        saved = copy.deepcopy(config)
+        saved.train.output_dir = folder
+        path = os.path.join(folder, "config.yaml")
+        LazyConfig.save(saved, path)
+        with open(path) as file:
+            logger.debug(f"Config:\n{file.read()}")
+    seed_all_rng(train.seed + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = train.get("cudnn_benchmark", False)
 
 
 def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

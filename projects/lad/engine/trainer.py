@@ -13,6 +13,8 @@ from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lad.engine.stopping import StoppedEarly
+
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 GradientClipper = Callable[[Sequence[nn.Parameter]], Any]
@@ -53,6 +55,9 @@ class Trainer(SimpleTrainer):
         amp_dtype: "float16" (with loss scaling) or "bfloat16"; None trains in full precision.
         clip_grad: called with the parameters before each step.
 
+    Attributes:
+        stopped_early: why the training ended before the last iteration; "" if it did not.
+
     Raises:
         ValueError: for fewer than one batch per step or another dtype.
     """
@@ -82,6 +87,19 @@ class Trainer(SimpleTrainer):
         self._device_type = next(model.parameters()).device.type
         self._scaler = torch.amp.GradScaler(self._device_type, enabled=amp_dtype == "float16")
         self._clip_grad = clip_grad
+        self.stopped_early = ""
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Trains from an iteration to the last, or until a hook ends it early."""
+        try:
+            super().train(start_iter, max_iter)
+        except StoppedEarly as stop:
+            self.stopped_early = str(stop)
+
+    def after_train(self) -> None:
+        """Calls the hooks; a finished training that is resumed has no further iteration."""
+        self.iter: int = min(self.iter, self.max_iter)
+        super().after_train()
 
     def run_step(self) -> None:
         """Takes one optimizer step on ``accumulate`` batches.

@@ -1,0 +1,40 @@
+"""The command line of train_net.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from detectron2.engine import default_argument_parser
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None, *, examples: str | None = None
+) -> argparse.Namespace:
+    """Reads Detectron2's flags and this project's own, before, between or after the overrides.
+
+    Args:
+        argv: arguments, by default this process' own.
+        examples: shown at the end of ``--help``.
+    """
+    parser = default_argument_parser(epilog=examples)
+    for action in parser._actions:
+        if action.dest == "opts":
+            # Detectron2's "all that is left" would take flags after the first override, too.
+            action.nargs = argparse.ZERO_OR_MORE
+            action.metavar = "path.key=value"
+            action.help = "change the config"
+        elif action.dest == "resume":
+            action.help = "go on from the last checkpoint in the output folder, if there is one"
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="labeled images for training and evaluation: docs/data.md"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, take two steps, tell memory and time, leave nothing behind",
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.dry_run and (args.resume or args.eval_only):
+        parser.error("--dry-run goes with neither --resume nor --eval-only")
+    return args
