@@ -1,6 +1,6 @@
 """Compares this project with outputs of the official implementation: runs tests/parity.
 
-python tools/check_parity.py DIR... [--require FAMILY,...] [--mixture-random N [--seed S]]
+python tools/check_parity.py [DIR...] [--require FAMILY,...] [--mixture-random N [--seed S]]
 """
 
 import os

@@ -4,6 +4,7 @@ Tables, pictures and curves go to output/demo/. An interrupted training is resum
 is not repeated. Remove output/demo to start again.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -92,6 +93,9 @@ def final_metrics(name: str) -> dict[str, float]:
 
 def main() -> None:
     """Runs the demo."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     begin = time.time()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):

@@ -1,10 +1,11 @@
 """Compares this project with outputs of the official implementation.
 
-    python tools/check_parity.py DIR... [--require FAMILY,...] [--mixture-random N [--seed S]]
+    python tools/check_parity.py [DIR...] [--require FAMILY,...] [--mixture-random N [--seed S]]
 
-Prints one line per quantity with R = max|a - b| / max(max|b|, 1e-6). The exit status is 1 when an R
-exceeds 1e-4, when more than 0.1 % of the candidates have other labels, when a required family is
-missing or when nothing was compared.
+Without folders it takes tests/data/official. Prints one line per quantity with
+R = max|a - b| / max(max|b|, 1e-6). The exit status is 1 when an R exceeds 1e-4, when more than
+0.1 % of the candidates have other labels or a required family is missing; 2 when there is nothing
+to compare.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 from parity import dense, distillation, mixture, network
 from parity.report import Report
 
+OFFICIAL = Path(__file__).parents[1] / "data/official"
 FAMILIES = {
     "gmm": mixture.compare_vectors,
     "net": network.compare,
@@ -43,7 +45,9 @@ def is_intact(path: Path) -> bool:
 def main() -> int:
     """Runs the comparisons; returns the exit status."""
     parser = argparse.ArgumentParser(prog="check_parity.py", description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="(default: tests/data/official)"
+    )
     parser.add_argument(
         "--require", default="", metavar="FAMILY,...", help="families that must pass"
     )
@@ -58,7 +62,9 @@ def main() -> int:
         parser.error(f"unknown families {sorted(unknown)}: choose from {sorted(FAMILIES)}")
     torch.set_num_threads(1)
     report = Report(quiet=args.quiet)
-    for folder in args.folders:
+    for folder in args.folders or ([] if args.mixture_random else [OFFICIAL]):
+        if not folder.is_dir():
+            parser.error(f"{folder}: there is no such folder")
         paths = sorted(folder.glob("*.npz"))
         if not paths:
             parser.error(f"{folder} holds no .npz fixtures")
@@ -74,6 +80,12 @@ def main() -> int:
     if args.mixture_random:
         report.begin(f"random{args.seed}", "gmm")
         mixture.compare_random(args.mixture_random, args.seed, report)
+    if not report.quantities:
+        folders = ", ".join(map(str, args.folders))
+        parser.error(
+            f"nothing was compared: no file of {folders} is named after a family, such as "
+            "s12_paa.npz"
+        )
     return report.finish(required)
 
 

@@ -75,7 +75,7 @@ class Report:
             f"worst {self.worst:.1e}, {self.differing} of {self.candidates} candidates with "
             "other labels"
         )
-        return int(bool(self.failures or missing or too_many or not self.quantities))
+        return int(bool(self.failures or missing or too_many))
 
 
 def _numpy(values) -> np.ndarray:
