@@ -10,7 +10,7 @@ from torch import Tensor
 from lad.assignment.assigners import LabelAssigner, cheapest_per_level
 from lad.assignment.candidates import iou_candidates
 from lad.assignment.costs import AssignmentCost
-from lad.assignment.mixture import fit_mixtures, fit_mixtures_sklearn
+from lad.assignment.mixture import MixtureFit, fit_mixtures, fit_mixtures_sklearn
 from lad.structures import Anchors, CandidateCosts, Candidates, Targets
 
 
@@ -76,16 +76,29 @@ class PAAAssigner(LabelAssigner):
         )
         return chosen, self.separate(costs.cost, chosen)
 
-    def separate(self, cost: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the (G, T) bool mask of positives among the chosen candidates."""
-        present = chosen >= 0
-        if not len(cost):
-            return present
+    def mixtures(self, cost: Tensor, chosen: Tensor) -> tuple[Tensor, MixtureFit]:
+        """Fits each object's mixture.
+
+        Args:
+            cost: (P,) with at least one candidate.
+            chosen: (G, T) indices into the candidates, -1 for none.
+
+        Returns:
+            (G, T) costs of the chosen candidates, infinite where there is none, and their fits;
+            both on the CPU.
+        """
         # The only wait for the GPU: NumPy fits a few thousand numbers in a millisecond, a GPU would
         # need thousands of kernel launches.
-        samples = cost[chosen.clamp(min=0)].masked_fill(~present, math.inf).cpu()
+        samples = cost[chosen.clamp(min=0)].masked_fill(chosen < 0, math.inf).cpu()
+        present = samples.isfinite()
+        return samples, self.fit(samples.masked_fill(~present, 0.0), present)
+
+    def separate(self, cost: Tensor, chosen: Tensor) -> Tensor:
+        """Returns the (G, T) bool mask of positives among the chosen candidates."""
+        if not len(cost):
+            return chosen >= 0
+        samples, fit = self.mixtures(cost, chosen)
         present, diverged = samples.isfinite(), samples == -math.inf
-        fit = self.fit(samples.masked_fill(~present, 0.0), present)
         if self.separation == "mean":
             positive = fit.lower & (samples <= fit.means[:, :1])
         else:

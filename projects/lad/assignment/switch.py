@@ -31,6 +31,22 @@ class SwitchRecord(NamedTuple):
     student_teaches: Tensor
 
 
+class Comparison(NamedTuple):
+    """The networks' indicators and the decision of each group.
+
+    Attributes:
+        student: (number of groups,) float64 indicator; NaN where there are too few candidates.
+        teacher: the teacher's.
+        student_teaches: (number of groups,) bool, without meaning where a group is empty.
+        size: (number of groups,) float64 number of candidates.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    student_teaches: Tensor
+    size: Tensor
+
+
 class RoleSwitch:
     """Decides, candidate by candidate, whether the student's or the teacher's cost counts.
 
@@ -87,18 +103,9 @@ class RoleSwitch:
             (P,) bool, True where the student's cost counts, and the record of the step.
         """
         groups = self.groups(candidates, targets, num_levels)
-        costs = torch.stack([student_cost, teacher_cost], dim=1)
-        counted = torch.cat([torch.ones_like(costs[:, :1]), costs], dim=1)
-        indicators = [
-            self.indicator.sums(x, candidates, groups) for x in (student_cost, teacher_cost)
-        ]
-        sums = torch.cat([groups.sum(counted), *indicators], dim=1)
-        if self.scope == "iteration":
-            sums = sum_over_ranks(sums)
-        count, student_total, teacher_total = sums[:, :3].unbind(dim=1)
-        student, teacher = (self.indicator.value(x) for x in sums[:, 3:].chunk(2, dim=1))
-        comparable = student.isfinite() & teacher.isfinite()
-        chosen = torch.where(comparable, student >= teacher, student_total < teacher_total)
+        student, teacher, chosen, count = self.compare(
+            student_cost, teacher_cost, candidates, groups, over_ranks=self.scope == "iteration"
+        )
         student_teaches = chosen.new_zeros(())
         if self.scope == "iteration":
             chosen = torch.where(count > 0, chosen, torch.as_tensor(previous, device=count.device))
@@ -113,6 +120,39 @@ class RoleSwitch:
             student_teaches,
         )
         return chosen[groups.of_candidate], record
+
+    @torch.no_grad()
+    def compare(
+        self,
+        student_cost: Tensor,
+        teacher_cost: Tensor,
+        candidates: Candidates,
+        groups: Groups,
+        *,
+        over_ranks: bool = False,
+    ) -> Comparison:
+        """Compares the networks in each group.
+
+        Args:
+            student_cost: (P,).
+            teacher_cost: (P,).
+            candidates: P candidates.
+            groups: of the candidates, see `groups`.
+            over_ranks: count the candidates of all processes, which then all have to call it.
+        """
+        costs = torch.stack([student_cost, teacher_cost], dim=1)
+        counted = torch.cat([torch.ones_like(costs[:, :1]), costs], dim=1)
+        indicators = [
+            self.indicator.sums(x, candidates, groups) for x in (student_cost, teacher_cost)
+        ]
+        sums = torch.cat([groups.sum(counted), *indicators], dim=1)
+        if over_ranks:
+            sums = sum_over_ranks(sums)
+        count, student_total, teacher_total = sums[:, :3].unbind(dim=1)
+        student, teacher = (self.indicator.value(x) for x in sums[:, 3:].chunk(2, dim=1))
+        comparable = student.isfinite() & teacher.isfinite()
+        chosen = torch.where(comparable, student >= teacher, student_total < teacher_total)
+        return Comparison(student, teacher, chosen, count)
 
     def groups(self, candidates: Candidates, targets: Targets, num_levels: int) -> Groups:
         """Returns the groups of candidates by the scope."""
