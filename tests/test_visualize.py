@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import Metadata
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from lad.visualize import COLORS, draw_boxes, draw_detections, plot_curves, plot_roles
@@ -46,16 +46,21 @@ def test_roles_of_a_run_with_and_without_decisions(metrics, tmp_path):
 def test_ground_truth_is_left_and_confident_detections_are_right(tmp_path):
     Image.new("RGB", (80, 60)).save(tmp_path / "image.png")
     record = {"file_name": str(tmp_path / "image.png"), "height": 60, "width": 80}
+    box = {"bbox": [20, 30, 40, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
     detections = Instances((60, 80))
     detections.pred_boxes = Boxes(torch.tensor([[10.0, 10, 40, 40], [50.0, 5, 70, 50]]))
     detections.scores = torch.tensor([0.9, 0.1])
     detections.pred_classes = torch.tensor([0, 0])
-    picture = draw_detections({**record, "annotations": []}, detections, Metadata())
-    assert picture.shape == (60, 160, 3)
+    metadata = Metadata(thing_classes=["cat"])  # class 1 has no name
+    picture = draw_detections({**record, "annotations": [box]}, detections, metadata)
+    assert picture.shape == (480, 2 * 640, 3)  # 8 times
     assert picture.dtype == np.uint8
-    assert not picture[:, :80].any()  # no ground truth, a black image
-    assert picture[:, 80:125].any()
-    assert not picture[:, 135:].any()  # the second detection scores too little
+    left, right = picture[:, :640], picture[:, 640:]
+    assert tuple(left[400, 320]) == COLORS[1]  # the lower border
+    assert tuple(right[320, 200]) == COLORS[0]
+    assert not right[:, 400:].any()  # the second detection scores too little
+    empty = draw_detections({**record, "annotations": []}, detections[:0], metadata)
+    assert not empty.any()
 
 
 def test_boxes_have_their_classes_colors_on_an_enlarged_image():
