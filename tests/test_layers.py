@@ -16,14 +16,18 @@ MAY_IMPORT = {
     "assignment": {"structures", "ops"},
     "modeling": {"compat", "structures", "ops", "assignment"},
     "checkpoint": {"modeling"},
+    "inspection": {"structures", "assignment", "modeling"},
     "data": {"compat"},
     "visualize": {"metrics"},
     "engine": {
         *("compat", "metrics", "structures", "ops", "assignment", "modeling"),
-        *("checkpoint", "data", "visualize"),
+        *("checkpoint", "data", "visualize", "inspection"),
     },
     "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine"},
-    "cli": {"media", "checkpoint", "data", "visualize", "engine", "predict"},
+    "cli": {
+        *("media", "modeling", "checkpoint", "data", "visualize"),
+        *("inspection", "engine", "predict"),
+    },
 }
 
 

@@ -62,4 +62,5 @@ def test_wheel_holds_the_configs(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"lad/{x.relative_to(ROOT)}" for x in (ROOT / "configs").rglob("*.py")}
     assert configs and configs <= names
-    assert "lad/cli/main.py" in names
+    pages = {f"lad/inspection/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert {"lad/cli/main.py", *pages} <= names

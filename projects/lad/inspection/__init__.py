@@ -1,0 +1,1 @@
+"""What each network assigns and who teaches: as data, as a page, as figures."""
