@@ -34,6 +34,8 @@ train = dict(
     log_period=20,
     # Further writers of metrics, as LazyCalls: docs/training.md.
     writers=[],
+    # Iterations between pictures of the assignment in TensorBoard, see docs/inspect.md. 0: none.
+    vis_period=0,
     # Further trainer hooks, as LazyCalls.
     hooks=[],
 )

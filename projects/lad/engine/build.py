@@ -24,6 +24,7 @@ from lad.engine.hooks import (
     ModelHook,
     TrainingStateHook,
 )
+from lad.engine.inspection import assignment_figures
 from lad.engine.schedule import ProgressHook
 from lad.engine.setup import (
     amp_dtype,
@@ -90,6 +91,7 @@ def build_trainer(
             RecentMetrics(train.log_period),
             ema,
             *further,
+            assignment_figures(cfg, model) if comm.is_main_process() and not dry_run else None,
             DryRun() if dry_run else None,
             *saving_hooks(cfg, checkpointer, evaluated, signals, dry_run=dry_run),
         ]

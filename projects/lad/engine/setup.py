@@ -26,9 +26,11 @@ from lad.modeling.network import model_info
 
 logger = logging.getLogger(__name__)
 
-
-# Numbers of a run that can be left out.
-OPTIONAL = ("epochs", "seed", "checkpointer.max_to_keep", "early_stop.patience")
+# A config may lack them or set them to null.
+OPTIONAL_NUMBERS = (
+    *("epochs", "seed", "vis_period"),
+    *("checkpointer.max_to_keep", "early_stop.patience"),
+)
 
 
 def resolve_device(
@@ -152,13 +154,14 @@ def _check_numbers(train: DictConfig) -> None:
         ("accumulate", 1),
         ("log_period", 1),
         ("eval_period", 0),
+        ("vis_period", 0),
         ("checkpointer.period", 1),
         ("early_stop.patience", 1),
         ("checkpointer.max_to_keep", 1),
         ("seed", None),
     ):
         value = OmegaConf.select(train, key)
-        if value is None and key in OPTIONAL:
+        if value is None and key in OPTIONAL_NUMBERS:
             continue
         if value == "auto" and key == "checkpointer.period":
             continue
