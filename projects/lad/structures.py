@@ -23,7 +23,13 @@ IMAGE_MULTIPLE = 32  # anchors are valid up to the image's own size rounded up t
 
 
 class BoxCoder(Protocol):
-    """Translates between boxes and the regression outputs of a head."""
+    """Translates between boxes and the regression outputs of a head.
+
+    Attributes:
+        num_outputs: D, the regression outputs of an anchor.
+    """
+
+    num_outputs: int
 
     def decode(self, anchors: Tensor, regression: Tensor) -> Tensor:
         """Returns the (..., 4) boxes that (..., D) outputs mean at (..., 4) anchors."""
@@ -131,9 +137,9 @@ class DensePredictions(NamedTuple):
         # Indexing by two tensors takes three times as long on a CPU.
         return values.flatten(0, 1).index_select(0, image * values.shape[1] + anchor)
 
-    def class_probabilities(self) -> Tensor:
-        """Returns (N, R, K) float32 class probabilities."""
-        scores = self.scores.float()
+    def class_probabilities(self, at: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Returns float32 class probabilities, (N, R, K), or (P, K) of the anchors ``at``."""
+        scores = (self.scores if at is None else self.take(self.scores, at)).float()
         return scores.sigmoid() if self.activation == "sigmoid" else scores
 
     def detach(self) -> DensePredictions:

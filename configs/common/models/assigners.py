@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from lad.assignment.atss import ATSSAssigner
-from lad.assignment.costs import PAACost
+from lad.assignment.costs import PAACost, QualityFocalCost
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.simota import SimOTAAssigner
 from lad.assignment.tal import TALAssigner
@@ -19,9 +19,14 @@ def use(model, assigner, **options):
     return model
 
 
-def use_paa(model):
+def use_paa(model, cost=PAACost):
     """Uses PAA, our detectors' default, e.g. in place of RetinaNet's or FCOS's static rule."""
-    return use(model, PAAAssigner, cost=L(PAACost)())
+    return use(model, PAAAssigner, cost=L(cost)())
+
+
+def use_gfl_paa(model):
+    """Uses PAA with a cost for GFL's scores, which hold the quality."""
+    return use_paa(model, QualityFocalCost)
 
 
 def use_atss(model):

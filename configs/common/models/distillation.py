@@ -9,6 +9,7 @@ from lad.engine.schedule import FreezeBackbone
 from lad.engine.setup import class_key
 from lad.modeling.distill_losses.bckd import BCKD
 from lad.modeling.distill_losses.crosskd import CrossKD
+from lad.modeling.distill_losses.ld import LD
 from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distill_losses.pgd import PGD
 from lad.modeling.distill_losses.pkd import PKD
@@ -38,8 +39,14 @@ def lgd_loss(student, channels=256, start=1 / 6, until=1.0, **teacher):
     )
 
 
-# Losses between two networks, as their papers set them: edit a copy.
-LOSSES = {"pkd": L(PKD)(), "bckd": L(BCKD)(), "crosskd": L(CrossKD)(), "pgd": L(PGD)()}
+# Losses between two networks, as their papers set them: edit a copy. LD needs box distributions.
+LOSSES = {
+    "pkd": L(PKD)(),
+    "bckd": L(BCKD)(),
+    "crosskd": L(CrossKD)(),
+    "pgd": L(PGD)(),
+    "ld": L(LD)(),
+}
 
 
 def distillation(student, distill_losses, teacher=None):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lad.ops.boxes import paired_giou, paired_iou, take_boxes
-from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive
+from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive, quality_focal
 from lad.structures import CandidateCosts, Candidates, DensePredictions, Targets
 
 
@@ -101,3 +101,39 @@ class PAACost(AssignmentCost):
             + focal_positive(own, activation, *self.focal)
         )
         return CandidateCosts(class_cost + self.box_weight * (1 - self.overlap(boxes, gt_boxes)))
+
+
+class QualityFocalCost(AssignmentCost):
+    """Quality focal loss of all classes plus box loss: for scores that hold the quality, as GFL's.
+
+    PAA's cost asks of an object's class the score 1. GFL's scores estimate the IoU of the predicted
+    box with the object, so here the score asked for is this IoU (as in RTMDet's assigner, arXiv
+    2212.07784), and the cost is GFL's own loss for the pair:
+
+        sum over classes of |y - p|^beta BCE(p, y) + 2 (1 - GIoU)
+
+    with y the IoU for the object's class and 0 for the others. Works with any network's
+    predictions.
+
+    Args:
+        box_weight: of 1 - GIoU.
+        beta: of the quality focal loss.
+    """
+
+    def __init__(self, *, box_weight: float = 2.0, beta: float = 2.0):
+        self.box_weight = box_weight
+        self.beta = beta
+
+    def cost(
+        self, scores: Tensor, activation: str, classes: Tensor, boxes: Tensor, gt_boxes: Tensor
+    ) -> CandidateCosts:
+        """Returns costs and IoUs."""
+        own = scores.gather(1, classes[:, None])[:, 0]
+        iou = paired_iou(boxes, gt_boxes)
+        class_cost = (
+            focal_negative_sum(scores, activation, 0.0, self.beta)
+            - focal_negative(own, activation, 0.0, self.beta)
+            + quality_focal(own, activation, iou, self.beta)
+        )
+        box_cost = self.box_weight * (1 - paired_giou(boxes, gt_boxes))
+        return CandidateCosts(class_cost + box_cost, iou)

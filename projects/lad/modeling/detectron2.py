@@ -15,7 +15,7 @@ from lad import compat
 from lad.assignment.assigners import LabelAssigner
 from lad.modeling.network import DenseNetwork, Towers
 from lad.ops.coders import TransformCoder
-from lad.structures import Anchors, Assignment, DensePredictions, Grid, Targets
+from lad.structures import Anchors, Assignment, BoxCoder, DensePredictions, Grid, Targets
 
 
 class Detectron2Network(DenseNetwork):
@@ -30,6 +30,7 @@ class Detectron2Network(DenseNetwork):
     """
 
     towers = Towers("head.cls_subnet", "head.bbox_subnet")
+    coder: BoxCoder
     anchor_generator: Any
     box2box_transform: Any
     label_anchors: Any

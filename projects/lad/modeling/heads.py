@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +111,7 @@ class PAAHead(nn.Module):
         quality: predict the IoU.
         objectness: such as `ConditionalObjectness`; None for plain class logits.
         prior_prob: initial class probability.
+        num_outputs: D, regression outputs of an anchor.
 
     Attributes:
         activation: of the scores, see `DensePredictions`.
@@ -127,14 +129,16 @@ class PAAHead(nn.Module):
         quality: bool = True,
         objectness: nn.Module | None = None,
         prior_prob: float = 0.01,
+        num_outputs: int = 4,
     ):
         super().__init__()
         self.num_classes = num_classes
+        self.num_outputs = num_outputs
         self.class_tower = _tower(in_channels, channels, num_convs, norm)
         self.box_tower = _tower(in_channels, channels, num_convs, norm)
         prior = -math.log((1 - prior_prob) / prior_prob)
         self.class_logits = _conv3x3(channels, num_classes, bias=prior)
-        self.deltas = _conv3x3(channels, 4)
+        self.deltas = _conv3x3(channels, num_outputs)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
         self.quality = _conv3x3(channels, 1) if quality else None
         self.objectness = objectness
@@ -144,7 +148,7 @@ class PAAHead(nn.Module):
         """Predicts from feature maps of shape (N, in_channels, H_l, W_l), finest first.
 
         Returns:
-            Maps of each level: (N, K, H_l, W_l) scores, (N, 4, H_l, W_l) deltas and
+            Maps of each level: (N, K, H_l, W_l) scores, (N, D, H_l, W_l) deltas and
             (N, 1, H_l, W_l) quality logits, an empty list for heads without the IoU branch.
 
         Raises:
@@ -172,3 +176,27 @@ class PAAHead(nn.Module):
             if self.quality is not None:
                 quality.append(self.quality(box_feature))
         return scores, deltas, quality
+
+
+class GFLHead(PAAHead):
+    """GFL's head: scores that hold the quality, and distributions of the distances to the sides.
+
+    A class score estimates the IoU of the box with an object of that class, so there is no IoU
+    branch. A box is 4 (n + 1) logits, which `DistributionCoder` decodes (arXiv 2006.04388, section
+    3.2). Parameters have `PAAHead`'s names; ``deltas`` makes the logits.
+
+    Args:
+        num_bins: n + 1.
+        quality: False.
+        **options: as for `PAAHead`.
+
+    Raises:
+        ValueError: for a head with the IoU branch.
+    """
+
+    def __init__(self, *, num_bins: int = 17, quality: bool = False, **options: Any):
+        if quality:
+            raise ValueError(
+                "GFLHead: quality=true, but GFL's class scores hold the quality: set it to false"
+            )
+        super().__init__(quality=False, num_outputs=4 * num_bins, **options)

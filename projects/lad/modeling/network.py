@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from lad.assignment.assigners import LabelAssigner
 from lad.assignment.switch import RoleSwitch, SwitchRecord
-from lad.structures import Assignment, CandidateCosts, Candidates, DensePredictions, Targets
+from lad.structures import (
+    Assignment,
+    BoxCoder,
+    CandidateCosts,
+    Candidates,
+    DensePredictions,
+    Targets,
+)
 
 
 class Roles:
@@ -148,12 +155,14 @@ class DenseNetwork(nn.Module):
         num_classes: K.
         assigner: makes labels from costs; None for a network with its own rule.
         towers: of the head; None for a head without.
+        coder: between regression and boxes; None for a network without dense predictions.
     """
 
     towers: Towers | None = None
 
     num_classes: int
     assigner: LabelAssigner | None
+    coder: BoxCoder | None = None
     backbone: nn.Module
     head: nn.Module
     head_in_features: Sequence[str]

@@ -39,11 +39,13 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         coder: between the head's regression and boxes; None for `DeltaCoder`.
 
     Raises:
-        ValueError: when the strides of features and anchors, or the numbers of classes of head and
-            assigner, differ.
+        ValueError: when the strides of features and anchors, the numbers of classes of head and
+            assigner, or the regression outputs of head and coder differ, or losses need another
+            coder.
     """
 
     assigner: LabelAssigner
+    coder: BoxCoder
     head: PAAHead
     towers = Towers("head.class_tower", "head.box_tower")
 
@@ -76,6 +78,14 @@ class OneStageDetector(DenseNetwork, DenseDetector):
                 f"the head has {head.num_classes} classes, the assigner {assigner.num_classes}: "
                 "set model.head.num_classes, and let the assigner follow it"
             )
+        self.coder = coder or DeltaCoder()
+        if head.num_outputs != self.coder.num_outputs:
+            raise ValueError(
+                f"the head has {head.num_outputs} regression outputs per anchor, "
+                f"{type(self.coder).__name__} decodes {self.coder.num_outputs}: set model.coder to "
+                "the head's (GFLHead: DistributionCoder with its num_bins)"
+            )
+        losses.check(self.coder)
         self.num_classes = head.num_classes
         self.anchor_generator = anchor_generator
         # Saved with the weights, which are useless with other anchors: loading checks it.
@@ -84,7 +94,6 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         self.assigner = assigner
         self.detection_losses = losses
         self.postprocessor = postprocessor
-        self.coder = coder or DeltaCoder()
 
     @property
     def predicts_quality(self) -> bool:
@@ -123,7 +132,7 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         """Returns the losses of predictions on an assignment.
 
         PAA weights the box losses by IoU on the network's own labels; on distilled labels they are
-        not weighted (LAD section 3.2).
+        not weighted (LAD section 3.2). GFL's weights, its scores, stay.
         """
         return self.detection_losses(
             predictions, assignment, targets, weighted=not assignment.distilled

@@ -38,6 +38,18 @@ def paired_giou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     return iou - (hull - union) / hull
 
 
+def paired_diou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """Returns the (...,) distance IoU (arXiv 1911.08287) of each box with its partner.
+
+    It is the IoU minus the squared distance of the centers over the squared diagonal of the hull.
+    """
+    boxes, others = (x.movedim(-1, 0) for x in torch.broadcast_tensors(boxes, others))
+    hull = torch.maximum(boxes[2:], others[2:]) - torch.minimum(boxes[:2], others[:2])
+    centers = (boxes[:2] + boxes[2:] - others[:2] - others[2:]) / 2
+    distance = (centers**2).sum(dim=0) / (hull**2).sum(dim=0).clamp(min=eps)
+    return _overlap(boxes, others, eps)[0] - distance
+
+
 def _overlap(boxes: Tensor, others: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """IoU and union area of paired (4, ...) boxes."""
     common = torch.minimum(boxes[2:], others[2:]) - torch.maximum(boxes[:2], others[:2])

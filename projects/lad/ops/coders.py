@@ -21,6 +21,8 @@ class DeltaCoder:
         max_ratio: of the box's size to the anchor's.
     """
 
+    num_outputs = 4
+
     def __init__(
         self, *, offset_std: float = 0.1, size_std: float = 0.2, max_ratio: float = 1000 / 16
     ):
@@ -57,6 +59,8 @@ class DistanceCoder:
         units_per_side: the unit is the anchor's side divided by this; with anchors of 8 strides, 8
             makes the unit a stride.
     """
+
+    num_outputs = 4
 
     def __init__(self, *, units_per_side: float = 1.0):
         if units_per_side <= 0:
@@ -99,17 +103,22 @@ class DistributionCoder:
         if num_bins < 2:
             raise ValueError(f"num_bins={num_bins}: it has to be at least 2")
         self.num_bins = num_bins
+        self.num_outputs = 4 * num_bins
         self.distances = DistanceCoder(units_per_side=units_per_side)
 
     def decode(self, anchors: Tensor, regression: Tensor) -> Tensor:
         """Returns (..., 4) boxes from (..., 4) anchors and (..., 4 (n + 1)) logits."""
-        probabilities = regression.unflatten(-1, (4, self.num_bins)).softmax(dim=-1)
+        probabilities = self.logits(regression).softmax(dim=-1)
         bins = torch.arange(self.num_bins, dtype=regression.dtype, device=regression.device)
         return self.distances.decode(anchors, probabilities @ bins)
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Returns the (..., 4) distances of (..., 4) boxes in bins, inside [0, n - 0.01]."""
         return self.distances.encode(anchors, boxes).clamp(0, self.num_bins - 1 - 0.01)
+
+    def logits(self, regression: Tensor) -> Tensor:
+        """Returns the (..., 4, n + 1) logits of each side's bins from (..., 4 (n + 1)) outputs."""
+        return regression.unflatten(-1, (4, self.num_bins))
 
 
 class BoxTransform(Protocol):
@@ -124,6 +133,8 @@ class BoxTransform(Protocol):
 
 class TransformCoder:
     """A coder that applies one of Detectron2's ``Box2BoxTransform*``."""
+
+    num_outputs = 4
 
     def __init__(self, transform: BoxTransform):
         self.transform = transform

@@ -78,3 +78,24 @@ def focal_positive(scores: Tensor, activation: str, alpha: float, gamma: float) 
         scores, scores.new_ones(()).expand_as(scores), reduction="none"
     )
     return alpha * (1 - scores) ** gamma * entropy
+
+
+def quality_focal(scores: Tensor, activation: str, quality: Tensor, beta: float) -> Tensor:
+    """Loss of scores whose target is a quality, elementwise (arXiv 2006.04388, equation 2).
+
+    |y - p|^beta times the cross-entropy of probability p and quality y. With y = 0 it is
+    `focal_negative` with alpha 0 and gamma beta.
+
+    Args:
+        scores: logits or probabilities, any shape, float32.
+        activation: "sigmoid" for logits, "none" for probabilities (logarithms clamped at -100).
+        quality: y in 0..1, the same shape, without gradients.
+        beta: focusing exponent.
+    """
+    if activation == "sigmoid":
+        entropy = F.binary_cross_entropy_with_logits(scores, quality, reduction="none")
+        probability = scores.sigmoid()
+    else:
+        entropy = F.binary_cross_entropy(scores, quality, reduction="none")
+        probability = scores
+    return (quality - probability).abs() ** beta * entropy
