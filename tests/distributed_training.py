@@ -10,13 +10,14 @@ import torch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from helpers import ToyLoss, make_batch, make_lgd, make_paa
+from helpers import ToyLoss, make_batch, make_gfl, make_lgd, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.ld import LD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 
-NAMES = ("lad", "lad_toy", "lad_lgd", "lgd_frozen", "lad_switch", "colad", "colad_fisher")
+NAMES = ("lad", "lad_toy", "lad_lgd", "lgd_frozen", "lad_switch", "colad", "colad_fisher", "gfl_ld")
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images per batch. In the second batch the second image, in the third both have no objects.
 BATCHES = [
@@ -29,6 +30,8 @@ BATCHES = [
 
 def build(name: str):
     """Builds a tiny model without batch statistics."""
+    if name == "gfl_ld":
+        return LAD(student=make_gfl(0), teacher=make_gfl(1), distill_losses=[LD()])
     pair = {"student": make_paa(0), "teacher": make_paa(1)}
     if name == "lad":
         return LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)])

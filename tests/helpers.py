@@ -16,18 +16,18 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import nn
 
 from lad.assignment.assigners import LabelAssigner
-from lad.assignment.costs import PAACost
+from lad.assignment.costs import PAACost, QualityFocalCost
 from lad.assignment.paa import PAAAssigner
 from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.backbones.resnet import build_resnet
 from lad.modeling.detectron2 import FCOS, RetinaNet
 from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distillation import DistillLoss
-from lad.modeling.heads import PAAHead
-from lad.modeling.losses import DetectionLosses
+from lad.modeling.heads import GFLHead, PAAHead
+from lad.modeling.losses import DetectionLosses, GFLLosses
 from lad.modeling.one_stage import OneStageDetector
 from lad.modeling.postprocess import PostProcessor
-from lad.ops.coders import DeltaCoder
+from lad.ops.coders import DeltaCoder, DistributionCoder
 from lad.structures import Anchors, Candidates, DensePredictions, Targets
 
 LEVELS = ["p3", "p4", "p5"]
@@ -80,6 +80,22 @@ def make_predictions(
         quality=draw(*shape) if quality else None,
         anchors=anchors,
         coder=DeltaCoder(),
+    )
+
+
+def make_distributions(
+    num_images: int, anchors: Anchors, num_classes: int = 3, seed: int = 0
+) -> DensePredictions:
+    """Random predictions of a GFL head with 17 bins of a stride, leaves of the graph."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = num_images, len(anchors.boxes)
+    return DensePredictions(
+        torch.randn(*shape, num_classes, generator=generator).requires_grad_(),
+        "sigmoid",
+        torch.randn(*shape, 68, generator=generator).requires_grad_(),
+        None,
+        anchors,
+        DistributionCoder(),
     )
 
 
@@ -154,6 +170,40 @@ def make_paa(
         postprocessor=PostProcessor(),
         pixel_mean=[120.0, 120.0, 120.0],
         pixel_std=[60.0, 60.0, 60.0],
+    )
+
+
+def make_gfl(
+    seed: int = 0,
+    *,
+    width: int = 8,
+    num_classes: int = 3,
+    num_bins: int = 17,
+    assigner: LabelAssigner | None = None,
+    **head,
+) -> OneStageDetector:
+    """A tiny GFL detector with `make_paa`'s anchors."""
+    torch.manual_seed(seed)
+    bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
+    return OneStageDetector(
+        backbone=FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS),
+        head=GFLHead(
+            in_channels=CHANNELS,
+            num_classes=num_classes,
+            num_levels=len(LEVELS),
+            channels=CHANNELS,
+            num_convs=1,
+            num_bins=num_bins,
+            **head,
+        ),
+        head_in_features=LEVELS,
+        anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
+        assigner=assigner or PAAAssigner(cost=QualityFocalCost(), num_classes=num_classes),
+        losses=GFLLosses(),
+        postprocessor=PostProcessor(score_voting=False),
+        pixel_mean=[120.0, 120.0, 120.0],
+        pixel_std=[60.0, 60.0, 60.0],
+        coder=DistributionCoder(num_bins=num_bins, units_per_side=4.0),
     )
 
 

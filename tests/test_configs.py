@@ -78,6 +78,7 @@ def test_config_loads_saves_and_instantiates(name):
         "digits/lad_bckd.py",
         "digits/lad_crosskd.py",
         "digits/paa_pgd.py",
+        "digits/gfl_lad_ld.py",
     ],
 )
 def test_config_takes_a_step(name):
@@ -213,6 +214,23 @@ def test_rows_of_lgd(name):
         assert bottom_up.name == "swin_tiny_patch4_window7_224"
         expected = WEIGHTS.SWIN["T"]
     assert config.model.student_checkpoint == expected
+
+
+def test_rows_of_gfl_and_ld():
+    student, teacher = load("gfl/r50_1x.py"), load("gfl/r101_2x_ms.py")
+    for config in (student, teacher):
+        assert config.model.head.num_bins == 17 and config.model.coder.units_per_side == 8
+        assert "ATSS" in str(config.model.assigner._target_)
+    assert student.train.max_iter == 12 * EPOCH and teacher.train.max_iter == 24 * EPOCH
+    sides = teacher.dataloader.train.mapper.augmentations[0].short_edge_length
+    assert tuple(sides) == (480, 800)
+    row = load("ld/r50_from_r101_1x.py")
+    (loss,) = row.model.distill_losses
+    assert instantiate(loss).temperature == 10
+    assert row.model.student_checkpoint == WEIGHTS.RESNET[50]
+    assert row.model.teacher_checkpoint == f"{teacher.train.output_dir}/model_final.pth"
+    assert shapes("ld/r50_from_r101_1x.py", "teacher") == shapes("gfl/r101_2x_ms.py")
+    assert row.train.init_checkpoint == "" and row.train.max_iter == 12 * EPOCH
 
 
 def test_mask_rcnns_label_guided_teacher_has_its_own_weight_decay():

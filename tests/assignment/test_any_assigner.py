@@ -11,6 +11,7 @@ from helpers import (
     make_anchors,
     make_batch,
     make_fcos,
+    make_gfl,
     make_paa,
     make_predictions,
     make_retinanet,
@@ -18,7 +19,7 @@ from helpers import (
     random_boxes,
 )
 from lad.assignment.atss import ATSSAssigner
-from lad.assignment.costs import PAACost
+from lad.assignment.costs import PAACost, QualityFocalCost
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.simota import SimOTAAssigner
@@ -31,6 +32,7 @@ from lad.structures import Targets
 ANCHORS = make_anchors()
 LEARNING = {
     "paa": PAAAssigner(cost=PAACost(), num_classes=3),
+    "gfl_paa": PAAAssigner(cost=QualityFocalCost(), num_classes=3),
     "simota": SimOTAAssigner(num_classes=3),
     "tal": TALAssigner(num_classes=3),
 }
@@ -164,7 +166,9 @@ def test_every_switch_works_where_objects_share_candidates(assigner, scope, indi
 
 @every
 @pytest.mark.parametrize(
-    "make", [make_paa, make_retinanet, make_fcos], ids=["paa", "retinanet", "fcos"]
+    "make",
+    [make_paa, make_gfl, make_retinanet, make_fcos],
+    ids=["paa", "gfl", "retinanet", "fcos"],
 )
 def test_trains_every_detector(assigner, make):
     model = make(assigner=assigner)

@@ -6,11 +6,11 @@ from fvcore.nn import sigmoid_focal_loss
 
 from helpers import make_anchors, make_predictions, make_targets
 from lad.assignment.candidates import iou_candidates
-from lad.assignment.costs import NoCost, PAACost
+from lad.assignment.costs import NoCost, PAACost, QualityFocalCost
 from lad.assignment.simota import SimOTACost
 from lad.assignment.tal import AlignmentCost
 
-EVERY = [PAACost(), SimOTACost(), AlignmentCost(), NoCost()]
+EVERY = [PAACost(), QualityFocalCost(), SimOTACost(), AlignmentCost(), NoCost()]
 every = pytest.mark.parametrize("cost", EVERY, ids=lambda x: type(x).__name__)
 
 
@@ -39,6 +39,18 @@ def test_the_papers_cost_counts_iou_once():
     paper = PAACost(box_cost="iou", box_weight=1.0)
     focal = (0.25 + 0.75 * 2) / 4 * math.log(2)
     assert cost_of(paper, [0.0] * 3, [0.0, 0.0, 10.0, 5.0]) == pytest.approx(focal + 0.5, rel=1e-5)
+
+
+def test_quality_focal_cost_by_hand():
+    half = [0.0, 0.0, 10.0, 5.0]  # IoU 1/2: a score of 1/2 is right
+    right = QualityFocalCost()
+    others = 2 * 0.5**2 * math.log(2)  # two classes whose score should be 0
+    assert cost_of(right, [0.0] * 3, half) == pytest.approx(others + 2 * 0.5, rel=1e-5)
+    apart = [10.0, 0.0, 20.0, 10.0]  # IoU and GIoU 0: the third class' score should be 0, too
+    assert cost_of(right, [0.0] * 3, apart) == pytest.approx(1.5 * others + 2, rel=1e-5)
+    exact = [0.0, 0.0, 10.0, 10.0]
+    assert cost_of(right, [-50.0, 50.0, -50.0], exact) == pytest.approx(0, abs=1e-6)
+    assert cost_of(right, [0.0, -2.0, 0.0], half) > cost_of(right, [0.0] * 3, half)
 
 
 @every

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lad.ops.boxes import clip_boxes, paired_giou, paired_iou, take_boxes
+from lad.ops.boxes import clip_boxes, paired_diou, paired_giou, paired_iou, take_boxes
 
 
 def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -17,9 +17,12 @@ def test_overlaps_by_hand():
     apart = torch.tensor([2.0, 2.0, 4.0, 4.0])
     assert paired_iou(box, apart).item() == 0
     assert paired_giou(box, apart).item() == pytest.approx(-0.5)  # hull 16, union 8
+    # centers 1 apart, the hull's diagonal the root of 9 + 4
+    assert paired_diou(box, other).item() == pytest.approx(2 / 6 - 1 / 13)
+    assert paired_diou(box, apart).item() == pytest.approx(-8 / 32)
 
 
-@pytest.mark.parametrize("overlap", [paired_iou, paired_giou])
+@pytest.mark.parametrize("overlap", [paired_iou, paired_giou, paired_diou])
 def test_overlaps_do_not_depend_on_order_position_and_scale(overlap):
     boxes, others = random_boxes(50), random_boxes(50, seed=1)
     expected = overlap(boxes, others)
@@ -31,7 +34,7 @@ def test_overlaps_do_not_depend_on_order_position_and_scale(overlap):
 
 def test_overlaps_broadcast():
     box, others = torch.tensor([0.0, 0.0, 2.0, 2.0]), random_boxes(3, 2)
-    for overlap in (paired_iou, paired_giou):
+    for overlap in (paired_iou, paired_giou, paired_diou):
         expected = overlap(box.expand(3, 2, 4), others)
         assert torch.equal(overlap(box, others), expected)
         assert torch.equal(overlap(box[None], others), expected)
@@ -40,7 +43,7 @@ def test_overlaps_broadcast():
 def test_overlap_of_boxes_without_area_is_zero():
     point = torch.tensor([1.0, 1.0, 1.0, 1.0])
     assert paired_iou(point, point).item() == 0
-    assert paired_giou(point, point).isfinite()
+    assert paired_giou(point, point).isfinite() and paired_diou(point, point) == 0
 
 
 @pytest.mark.parametrize("overlap", [paired_iou, paired_giou])

@@ -62,6 +62,18 @@ def test_distributions_by_hand():
     assert far.tolist() == pytest.approx([1.99, 0, 1, 1]), "inside the bins"
 
 
+def test_a_one_hot_distribution_is_its_bin():
+    coder, anchor = DistributionCoder(), torch.tensor([0.0, 0.0, 64.0, 64.0])
+    bins = torch.tensor([0, 3, 7, 16])
+    certain = torch.nn.functional.one_hot(bins, 17) * 200.0
+    boxes = coder.decode(anchor, certain.flatten())
+    assert boxes.tolist() == [32, 32 - 3 * 8, 32 + 7 * 8, 32 + 16 * 8]
+    assert torch.equal(coder.logits(certain.flatten()), certain)
+    inside = bins.clamp(max=15)  # the last bin is out of an encoded distance's reach
+    boxes = DistanceCoder(units_per_side=8.0).decode(anchor, inside.float())
+    assert coder.encode(anchor, boxes).tolist() == inside.tolist()
+
+
 @every
 def test_encoding_is_decodings_inverse(coder):
     decoded = coder.decode(ANCHORS, coder.encode(ANCHORS, BOXES))
@@ -88,6 +100,12 @@ def test_moving_anchors_moves_boxes(coder):
     regression = torch.rand(2, 4, generator=torch.Generator().manual_seed(0))
     moved = coder.decode(ANCHORS + 16, regression)
     torch.testing.assert_close(moved, coder.decode(ANCHORS, regression) + 16)
+
+
+@every
+def test_the_number_of_outputs_is_what_is_decoded(coder):
+    assert coder.num_outputs == 4
+    assert DistributionCoder(num_bins=5).num_outputs == 20
 
 
 @every

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
 from lad.ops import focal
-from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive
+from lad.ops.focal import focal_negative, focal_negative_sum, focal_positive, quality_focal
 
 LOGITS = torch.linspace(-6, 6, 41)
 activations = pytest.mark.parametrize("activation", ["sigmoid", "none"])
@@ -71,5 +72,31 @@ def test_impossible_probabilities_stay_finite():
     assert focal_positive(scores, "none", 0.25, 2.0).tolist() == [25.0, 0.0]
 
 
+@activations
+def test_quality_focal_loss_by_hand(activation):
+    probability, quality = np.array([0.2, 0.7, 0.5]), np.array([0.9, 0.7, 0.0])
+    entropy = -quality * np.log(probability) - (1 - quality) * np.log(1 - probability)
+    expected = torch.from_numpy(abs(quality - probability) ** 2 * entropy).float()
+    scores = torch.from_numpy(np.log(probability / (1 - probability))).float()
+    loss = quality_focal(
+        scores_of(scores, activation), activation, torch.tensor(quality).float(), 2.0
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-7)
+    assert loss[1] == pytest.approx(0, abs=1e-7), "the score is the quality"
+
+
+@activations
+def test_quality_focal_loss_of_quality_0_and_1_is_a_focal_loss(activation):
+    scores = scores_of(LOGITS, activation)
+    zero, one = torch.zeros_like(scores), torch.ones_like(scores)
+    torch.testing.assert_close(
+        quality_focal(scores, activation, zero, 2.0), focal_negative(scores, activation, 0.0, 2.0)
+    )
+    torch.testing.assert_close(
+        quality_focal(scores, activation, one, 2.0), focal_positive(scores, activation, 1.0, 2.0)
+    )
+
+
 def test_nothing_gives_nothing():
+    assert quality_focal(torch.zeros(0), "sigmoid", torch.zeros(0), 2.0).shape == (0,)
     assert focal_negative(torch.zeros(0, 3), "sigmoid", 0.25, 2.0).shape == (0, 3)

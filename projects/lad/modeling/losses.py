@@ -117,7 +117,7 @@ class GFLLosses(DetectionLosses):
     box with its object; GIoU loss of the boxes and distribution focal loss of their sides. A
     positive's box counts by its highest class probability, without gradient, and both box losses
     are divided by the sum of these. The class loss is divided by the number of positives, at least
-    one per process. Normalizers are means over the processes.
+    that of images. Normalizers are means over the processes.
 
     Args:
         box_weight: of the GIoU loss.
@@ -161,7 +161,7 @@ class GFLLosses(DetectionLosses):
             boxes, gt_boxes = predictions.boxes(at), targets.boxes[assignment.gt[at]]
             weights = predictions.detach().class_probabilities(at).amax(dim=-1)
             totals = mean_over_ranks(torch.stack([weights.new_tensor(len(weights)), weights.sum()]))
-            num_positives, weight_sum = totals[0].clamp(min=1), totals[1].clamp(min=_EPS)
+            num_positives, weight_sum = totals.clamp(min=_EPS)
 
             class_loss = self.quality_loss(
                 predictions, assignment, at, paired_iou(boxes.detach(), gt_boxes)
@@ -171,7 +171,7 @@ class GFLLosses(DetectionLosses):
             logits = coder.logits(predictions.take(predictions.regression, at))
             side_loss = distribution_focal(logits, distances).mean(dim=-1) * weights
             return {
-                "loss_cls": class_loss / num_positives,
+                "loss_cls": class_loss / num_positives.clamp(min=len(assignment.labels)),
                 "loss_box_reg": self.box_weight * box_loss.sum() / weight_sum,
                 "loss_dfl": self.distribution_weight * side_loss.sum() / weight_sum,
             }
