@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import FPN
 from timm.models.swin_transformer import PatchMerging
 from torch import nn
 
-from helpers import make_paa
+from helpers import make_gfl, make_paa
 from lad.checkpoint import load_state, load_weights, read_weights
 from lad.checkpoint.convert import convert, from_mmdetection, is_mmdetection
 from lad.cli import convert_checkpoint
@@ -140,6 +140,18 @@ def test_mmdetection_file_comes_back(name):
     assert_same(model.state_dict(), source.state_dict())
     assert report.unused == report.mismatched == []
     assert_same(convert(state).weights, source.state_dict())
+
+
+def test_mmdetections_gfl_comes_back():
+    source, model = randomize(make_gfl(0)), make_gfl(1)
+    state = {
+        key.replace("atss_", "gfl_"): value for key, value in mmdetection_state(source).items()
+    }
+    assert state["bbox_head.gfl_reg.weight"].shape[0] == 68
+    state["bbox_head.integral.project"] = torch.arange(17.0)
+    report = load_state(model, state, complete=True)
+    assert_same(model.state_dict(), source.state_dict())
+    assert report.unused == report.mismatched == []
 
 
 def test_swin_of_its_authors_in_a_detector_comes_back():

@@ -1,7 +1,7 @@
 """Conversion of foreign checkpoints to our names.
 
-Recognized by their keys: MMDetection's PAA and LAD detectors and the official CoLAD ones (the same
-layout, with a prefix for the second network), and torchvision-style ResNets.
+Recognized by their keys: MMDetection's PAA, LAD and GFL detectors and the official CoLAD ones (the
+same layout, with a prefix for the second network), and torchvision-style ResNets.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _SWIN = (
 
 # Buffers of Swin that its sizes determine.
 SWIN_BUFFERS = ("relative_position_index", "attn_mask")
+# GFL's bins, which their number determines.
+BUFFERS = (*SWIN_BUFFERS, "integral.project")
 
 _DETECTOR = (
     (r"^neck\.lateral_convs\.(\d)\.conv\.", r"backbone.fpn_lateral<+\1>."),
@@ -46,8 +48,8 @@ _DETECTOR = (
     (r"^bbox_head\.cls_convs\.(\d)\.gn\.", r"head.class_tower.<*\1+1>."),
     (r"^bbox_head\.reg_convs\.(\d)\.conv\.", r"head.box_tower.<*\1>."),
     (r"^bbox_head\.reg_convs\.(\d)\.gn\.", r"head.box_tower.<*\1+1>."),
-    (r"^bbox_head\.atss_cls\.", "head.class_logits."),
-    (r"^bbox_head\.atss_reg\.", "head.deltas."),
+    (r"^bbox_head\.(?:atss|gfl)_cls\.", "head.class_logits."),
+    (r"^bbox_head\.(?:atss|gfl)_reg\.", "head.deltas."),
     (r"^bbox_head\.atss_centerness\.", "head.quality."),
     (r"^bbox_head\.scales\.(\d)\.", r"head.scales.\1."),
     (r"^bbox_head\.coeff_conv\.", "head.objectness.coefficients."),
@@ -96,8 +98,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
         unused = [key for key, name in names.items() if not name]
         return Conversion("a ResNet in torchvision's layout", weights, unused)
     raise ValueError(
-        "there is nothing to convert: its keys are not those of MMDetection's PAA or LAD or of "
-        f"torchvision's ResNets, but {', '.join(list(state)[:3])} (our own, Detectron2's and "
+        "there is nothing to convert: its keys are not those of MMDetection's PAA, LAD or GFL or "
+        f"of torchvision's ResNets, but {', '.join(list(state)[:3])} (our own, Detectron2's and "
         "timm's files are loaded as they are)"
     )
 
@@ -135,7 +137,7 @@ def from_mmdetection(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], li
 
 
 def mmdetection_key(key: str) -> str | None:
-    """Returns our PAA's name for an MMDetection detector's parameter, None for other keys."""
+    """Returns our name for an MMDetection detector's parameter, None for other keys."""
     if key.startswith("backbone."):
         key = key.removeprefix("backbone.")
         name = resnet_key(key) or _swin_backbone_key(key)

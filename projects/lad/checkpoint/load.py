@@ -10,7 +10,7 @@ from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from torch import Tensor, nn
 
 from lad.checkpoint.convert import (
-    SWIN_BUFFERS,
+    BUFFERS,
     convert,
     from_mmdetection,
     is_mmdetection,
@@ -29,7 +29,7 @@ ANCHORS = "anchor_layout"  # OneStageDetector's strides and sizes
 # Weights of PAA's and Detectron2's heads whose shapes depend on the number of classes.
 CLASSES = ("class_logits.weight", "class_logits.bias", "cls_score.weight", "cls_score.bias")
 # Checkpoints may have or lack these.
-OPTIONAL = (ANCHORS, "num_batches_tracked", *SWIN_BUFFERS)
+OPTIONAL = (ANCHORS, "num_batches_tracked", *BUFFERS)
 
 
 @runtime_checkable
