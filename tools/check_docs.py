@@ -54,6 +54,7 @@ LIMIT = 300  # seconds of a command
 FIRST = (
     "python train_net.py --config-file configs/digits/teacher.py",
     "python train_net.py --config-file configs/digits/fcos_teacher.py",
+    "python train_net.py --config-file configs/digits/gfl_teacher.py",
     "python train_net.py --config-file configs/digits/lad.py",
     "python train_net.py --config-file configs/digits/paa_lgd.py",
     "python train_net.py --config-file configs/quick/teacher.py --data FOLDER",
