@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from helpers import make_batch, make_fcos, make_paa, make_retinanet
+from helpers import make_batch, make_fcos, make_gfl, make_paa, make_retinanet
 from lad.assignment.costs import PAACost
 from lad.assignment.indicators import StdMean
 from lad.assignment.paa import PAAAssigner
@@ -23,7 +23,7 @@ LOSSES = [PKD, BCKD, CrossKD, PGD]
 NAMES = {
     PKD: ["loss_pkd"],
     BCKD: ["loss_bckd_cls", "loss_bckd_box"],
-    CrossKD: ["loss_cross_cls", "loss_cross_box", "loss_cross_quality"],
+    CrossKD: ["loss_cross_cls", "loss_cross_box", "loss_cross_quality", "loss_cross_dfl"],
     PGD: ["loss_pgd_cls", "loss_pgd_box"],
 }
 BATCH = make_batch([[[5.0, 5, 40, 50], [50.0, 10, 90, 60]], [[10.0, 10, 30, 30]]])
@@ -32,8 +32,9 @@ CROWD = make_batch([[[x, y, x + 6.0, y + 9.0] for x in range(0, 84, 9) for y in 
 
 
 def networks(kind, seed=0, num_convs=2, **options):
-    if kind == "paa":
-        return make_paa(seed, num_convs=num_convs, **options)
+    if kind in ("paa", "gfl"):
+        make = make_paa if kind == "paa" else make_gfl
+        return make(seed, num_convs=num_convs, **options)
     assigner = PAAAssigner(cost=PAACost(), num_classes=3) if kind.endswith("paa") else None
     make = make_retinanet if kind.startswith("retinanet") else make_fcos
     return make(seed, num_convs=num_convs, assigner=assigner)
@@ -51,13 +52,15 @@ def named(losses, loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("kind", ["paa", "retinanet", "fcos", "retinanet_paa", "fcos_paa"])
+@pytest.mark.parametrize("kind", ["paa", "gfl", "retinanet", "fcos", "retinanet_paa", "fcos_paa"])
 def test_losses_are_finite_and_reach_the_student_alone(loss, kind):
-    trained = model(loss, kind, method=LAD if kind.endswith("paa") else Distillation)
+    trained = model(loss, kind, method=LAD if "paa" in kind else Distillation)
     with EventStorage():
         losses = trained(BATCH)
     own = named(losses, loss)
-    assert len(own) == len(NAMES[loss]) - (loss is CrossKD and "retinanet" in kind)
+    lacks = {"loss_cross_quality"} if "retinanet" in kind or kind == "gfl" else set()
+    lacks |= {"loss_cross_dfl"} if kind != "gfl" else set()
+    assert own.keys() == set(NAMES[loss]) - lacks
     assert all(value.isfinite() and value > 0 for value in own.values())
     sum(own.values()).backward()
     reached = {name for name, p in trained.student.named_parameters() if p.grad is not None}
@@ -125,7 +128,7 @@ def test_on_top_of_the_switch_labels_stay_those_of_the_method(loss):
         switch=RoleSwitch(indicator=StdMean()),
     ).train()(BATCH)
     losses = model(loss, switch=RoleSwitch(indicator=StdMean()))(BATCH)
-    assert losses.keys() - plain.keys() == set(NAMES[loss])
+    assert losses.keys() - plain.keys() == set(NAMES[loss]) - {"loss_cross_dfl"}
     assert all(torch.equal(losses[name], value) for name, value in plain.items())
 
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import make_batch, make_paa
+from helpers import make_batch, make_gfl, make_paa
 from lad.modeling.distill_losses.crosskd import CrossKD, align
 from lad.modeling.distillation import Distillation
+from lad.ops.boxes import paired_giou
+from lad.structures import Assignment
 
 BATCH = make_batch([[[5.0, 5, 40, 50]], [[10.0, 10, 60, 50]]])
 
@@ -77,8 +79,6 @@ def test_losses_by_hand():
     cross, other = loss.cross_predictions(student, teacher), teacher.predictions
     labels = torch.full(cross.scores.shape[:2], 3)
     labels[0, 5], labels[1, 6:8], labels[1, 0] = 1, 2, -1
-    from lad.structures import Assignment
-
     found = loss.between(cross, other, Assignment(labels, torch.zeros_like(labels)))
     c, t = cross.scores.sigmoid(), other.scores.sigmoid()
     entropy = -(t * c.log() + (1 - t) * (1 - c).log())
@@ -93,6 +93,24 @@ def test_losses_by_hand():
     labels[...] = -1
     found = loss.between(cross, other, Assignment(labels, torch.zeros_like(labels)))
     assert all(value == 0 for value in found.values())
+
+
+def test_distributions_by_hand():
+    trained = model(make_gfl(0, num_convs=2), make_gfl(1, num_convs=2))
+    student, teacher = outputs(trained)
+    loss = trained.distill_losses[0]
+    cross, other = loss.cross_predictions(student, teacher), teacher.predictions
+    labels = torch.full(cross.scores.shape[:2], 3)
+    labels[0, 5], labels[1, 0] = 1, -1
+    found = loss.between(cross, other, Assignment(labels, torch.zeros_like(labels)))
+    weights = other.scores.sigmoid().amax(-1) * (labels >= 0)
+    log_c, log_t = (x.regression.unflatten(-1, (4, -1)).log_softmax(-1) for x in (cross, other))
+    divergence = (log_t.exp() * (log_t - log_c)).sum(-1).sum(-1) / 4
+    expected = 3 * (divergence * weights).sum() / weights.sum()
+    torch.testing.assert_close(found["loss_cross_dfl"], expected)
+    distance = 1 - paired_giou(cross.boxes(), other.boxes())
+    expected = 2 * (distance * weights).sum() / weights.sum()
+    torch.testing.assert_close(found["loss_cross_box"], expected)
 
 
 def test_statistics_of_the_teacher_stay():

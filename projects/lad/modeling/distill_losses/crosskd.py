@@ -18,6 +18,9 @@ from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
 from lad.modeling.towers import Block, tower_blocks
 from lad.ops.boxes import paired_giou
+from lad.ops.coders import DistributionCoder
+from lad.ops.distributions import distribution_kl
+from lad.ops.ranks import mean_over_ranks
 from lad.structures import Assignment, DensePredictions, Targets
 
 
@@ -35,21 +38,32 @@ class CrossKD(DistillLoss):
     All are divided by the number of positives; ignored anchors do not count. The towers may have
     different numbers of convolutions, and different channels by a 1x1 convolution.
 
+    Networks with box distributions (`GFLHead`) have another box term, as in the paper: twice the
+    above, and the KL divergence of the distributions, mean over the sides and weighted in the same
+    way. Both are divided by the sum of these weights.
+
     Args:
         class_weight: of the class term.
         box_weight: of the box term.
         quality_weight: of the quality term.
+        distribution_weight: of the divergence of box distributions.
     """
 
     needs_assignment = True
 
     def __init__(
-        self, *, class_weight: float = 1.0, box_weight: float = 1.0, quality_weight: float = 1.0
+        self,
+        *,
+        class_weight: float = 1.0,
+        box_weight: float = 1.0,
+        quality_weight: float = 1.0,
+        distribution_weight: float = 3.0,
     ):
         super().__init__()
         self.class_weight = class_weight
         self.box_weight = box_weight
         self.quality_weight = quality_weight
+        self.distribution_weight = distribution_weight
         self.adapters = nn.ModuleList()
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
@@ -68,7 +82,10 @@ class CrossKD(DistillLoss):
         targets: Targets,
         assignment: Assignment | None,
     ) -> dict[str, Tensor]:
-        """Returns ``loss_cross_cls``, ``loss_cross_box`` and, of a quality, the third."""
+        """Returns ``loss_cross_cls``, ``loss_cross_box``, ``..._quality`` and ``..._dfl``.
+
+        The latter two are those of the IoU branch and of box distributions.
+        """
         assert teacher is not None and assignment is not None
         cross = self.cross_predictions(student, teacher)
         with without_autocast(cross.scores):
@@ -101,15 +118,34 @@ class CrossKD(DistillLoss):
         target = teacher.class_probabilities()
         gap = (target - cross.class_probabilities()).abs()
         entropy = (gap * cross_entropy(cross.scores, cross.activation, target)).sum(dim=-1)
-        box_loss = target.amax(dim=-1) * (1 - paired_giou(cross.boxes(), teacher.boxes()))
         losses = {
             "loss_cross_cls": self.class_weight * (entropy * counted).sum() / num_positives,
-            "loss_cross_box": self.box_weight * (box_loss * counted).sum() / num_positives,
+            **self._box_losses(cross, teacher, target.amax(dim=-1) * counted, num_positives),
         }
         if cross.quality is not None and teacher.quality is not None:
             entropy = cross_entropy(cross.quality, "sigmoid", teacher.quality.sigmoid()) * positive
             losses["loss_cross_quality"] = self.quality_weight * entropy.sum() / num_positives
         return losses
+
+    def _box_losses(
+        self,
+        cross: DensePredictions,
+        teacher: DensePredictions,
+        weights: Tensor,
+        num_positives: Tensor,
+    ) -> dict[str, Tensor]:
+        """Returns the losses between boxes with (N, R) weights, and between distributions."""
+        box_loss = ((1 - paired_giou(cross.boxes(), teacher.boxes())) * weights).sum()
+        coder = teacher.coder
+        if not isinstance(coder, DistributionCoder):
+            return {"loss_cross_box": self.box_weight * box_loss / num_positives}
+        total = mean_over_ranks(weights.sum()).clamp(min=1e-6)
+        own, other = (coder.logits(x.regression) for x in (cross, teacher))
+        divergence = (distribution_kl(own, other, 1.0).mean(dim=-1) * weights).sum()
+        return {
+            "loss_cross_box": 2 * self.box_weight * box_loss / total,
+            "loss_cross_dfl": self.distribution_weight * divergence / total,
+        }
 
 
 def align(student: Tensor, teacher: Tensor) -> Tensor:
