@@ -19,6 +19,7 @@ from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.modeling.distill_losses.bckd import BCKD
 from lad.modeling.distill_losses.crosskd import CrossKD
+from lad.modeling.distill_losses.ld import LD
 from lad.modeling.distill_losses.lgd import LGD, LabelGuidedTeacher
 from lad.modeling.distill_losses.pgd import PGD
 from lad.modeling.distill_losses.pkd import PKD
@@ -30,6 +31,7 @@ from lad.structures import Targets
 CONFIGS = Path(__file__).parents[1] / "configs"
 # And how much a step may take, over the student's step and the teacher's forward pass.
 LOSSES = {"pkd": (PKD, 1.05), "bckd": (BCKD, 1.05), "crosskd": (CrossKD, 1.25), "pgd": (PGD, 1.15)}
+GFL_LOSSES = {"ld": (LD, 1.10)}
 OBJECTS = 7  # per image, COCO's mean
 
 
@@ -108,20 +110,22 @@ def measure_methods(args: argparse.Namespace, report: Report, batch: list[dict])
 
 def measure_losses(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:
     """Compares a step with each loss to the student's step and the teacher's forward pass."""
-    student, teacher = (partial(build_paa, depth) for depth in (args.student, args.teacher))
-    variants: dict[str, Callable[[], object]] = {
-        "student step": TrainingStep(student().to(args.device), batch),
-        "teacher forward": partial(forward, teacher().to(args.device).eval(), batch),
-    }
-    for name, (loss, _) in LOSSES.items():
-        model = Distillation(student=student(), teacher=teacher(), distill_losses=[loss()])
-        variants[name] = TrainingStep(model.to(args.device), batch)
-    seconds = interleaved(variants, repeats=args.repeats or 10, device=args.device)
-    memory = {name: peak_memory(step, device=args.device) for name, step in variants.items()}
-    alone, memory_alone = (x["student step"] + x["teacher forward"] for x in (seconds, memory))
-    for name, (_, limit) in LOSSES.items():
-        report.at_most(f"step-{name}", seconds[name] / alone, limit)
-        report.figure(f"memory of {name} over both networks'", memory[name] / memory_alone, "x")
+    for build, losses in ((build_paa, LOSSES), (build_gfl, GFL_LOSSES)):
+        student, teacher = (partial(build, depth) for depth in (args.student, args.teacher))
+        variants: dict[str, Callable[[], object]] = {
+            "student step": TrainingStep(student().to(args.device), batch),
+            "teacher forward": partial(forward, teacher().to(args.device).eval(), batch),
+        }
+        for name, (loss, _) in losses.items():
+            model = Distillation(student=student(), teacher=teacher(), distill_losses=[loss()])
+            variants[name] = TrainingStep(model.to(args.device), batch)
+        seconds = interleaved(variants, repeats=args.repeats or 10, device=args.device)
+        memory = {name: peak_memory(x, device=args.device) for name, x in variants.items()}
+        alone, memory_alone = (x["student step"] + x["teacher forward"] for x in (seconds, memory))
+        for name, (_, limit) in losses.items():
+            report.at_most(f"step-{name}", seconds[name] / alone, limit)
+            share = 100 * memory[name] / memory_alone
+            report.figure(f"peak memory of {name}", share, "% of the student's and teacher's")
 
 
 def measure_lgd(args: argparse.Namespace, report: Report, batch: list[dict]) -> None:
@@ -184,6 +188,12 @@ def measure_share(args: argparse.Namespace, report: Report) -> None:
 def build_paa(depth: int) -> OneStageDetector:
     """Returns the shipped detector on a ResNet of this depth, random weights."""
     return instantiate(LazyConfig.load(str(CONFIGS / f"paa/r{depth}_1x.py")).model).train()
+
+
+def build_gfl(depth: int) -> OneStageDetector:
+    """Returns GFL on a ResNet of this depth, random weights."""
+    (gfl_resnet,) = LazyConfig.load(str(CONFIGS / "common/models/gfl.py"), ("gfl_resnet",))
+    return instantiate(gfl_resnet(depth)).train()
 
 
 def forward(model: OneStageDetector, batch: list[dict]) -> None:
