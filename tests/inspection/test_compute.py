@@ -5,9 +5,11 @@ import re
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from torch import nn
 
 from helpers import HARDLY_TRAINED, make_batch, make_paa, make_retinanet
+from lad import get_config
 from lad.assignment.atss import ATSSAssigner
 from lad.assignment.indicators import Fisher, Indicator, StdMean
 from lad.assignment.simota import SimOTAAssigner
@@ -111,8 +113,13 @@ def test_a_diverged_network_and_other_models_are_reported():
     nn.init.constant_(model.teacher.head.class_tower[0].weight, float("nan"))
     with pytest.raises(ValueError, match="costs of the teacher are not finite"):
         inspect_batch(model, BATCH)
-    with pytest.raises(ValueError, match="Linear is no dense detector"):
-        check_inspectable(nn.Linear(1, 1))
+    bottom_up = get_config("common/models/backbones.py", "resnet")(10)
+    bottom_up.update(width=8, freeze_at=0)
+    faster_rcnn = get_config("common/models/rcnn.py", "faster_rcnn")
+    two_stages = instantiate(faster_rcnn(bottom_up, num_classes=3, channels=16))
+    for other, name in ((nn.Linear(1, 1), "Linear"), (two_stages, "RCNN")):
+        with pytest.raises(ValueError, match=f"{name} is no dense detector"):
+            check_inspectable(other)
 
 
 @pytest.mark.parametrize(

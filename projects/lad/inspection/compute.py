@@ -16,6 +16,7 @@ from lad.assignment.paa import PAAAssigner
 from lad.assignment.switch import SCOPES, Comparison, RoleSwitch
 from lad.modeling.distillation import LAD, NETWORKS, Distillation, SoftLabel, ground_truth
 from lad.modeling.network import DenseNetwork, model_info
+from lad.modeling.rcnn import RCNN
 from lad.structures import (
     Anchors,
     Assignment,
@@ -84,7 +85,7 @@ def check_inspectable(model: nn.Module) -> None:
 def _main_network(model: nn.Module) -> DenseNetwork:
     networks = model_info(model).networks
     network = networks.get("student", networks.get(""))
-    if not isinstance(network, DenseNetwork):
+    if not isinstance(network, DenseNetwork) or isinstance(network, RCNN):
         raise ValueError(
             f"model: {type(network).__name__} is no dense detector, whose anchors get labels: use "
             "a config of PAA, RetinaNet, FCOS or a method on them"

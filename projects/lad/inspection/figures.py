@@ -57,7 +57,7 @@ def _assignment(pixels: np.ndarray, objects: Sequence[Mapping], found: Sequence[
     for number, (shown, each) in enumerate(zip(objects, found, strict=True), 1):
         x0, y0, x1, y1 = shown["box"]
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="#ffe600"))
-        label = f"{number} {shown['name']}"
+        label = f"{number}: {shown['name']}"
         axes.text(x0, y0, label, va="top", backgroundcolor="#ffe600", fontsize=9, parse_math=False)
         assigned = each["assigned"]
         for index, (a, b, c, d) in enumerate(assigned["box"]):
@@ -85,7 +85,7 @@ def _costs(objects: Sequence[Mapping], found: Sequence[Mapping]) -> Figure:
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
         for ax, (name, costs) in zip(own, each["costs"].items(), strict=True):
             _histogram(ax, costs, edges)
-            ax.set_title(f"{number} {shown['name']}: {name}", fontsize=9, parse_math=False)
+            ax.set_title(f"{number}: {shown['name']}, {name}", fontsize=9, parse_math=False)
     return figure
 
 
@@ -140,4 +140,4 @@ def _decisions(axes: Axes, levels: Sequence[Sequence], strides: Sequence[int]) -
         axes.scatter(*np.array(points).reshape(-1, 2).T, marker=marker, color=color)
     axes.set_xticks(range(len(levels)), [str(x + 1) for x in range(len(levels))])
     axes.set_yticks(range(len(strides)), [f"stride {x}" for x in strides])
-    axes.set(title="who teaches, per object and level", xlabel="object")
+    axes.set(title="who teaches, by level", xlabel="object")
