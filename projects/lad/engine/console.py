@@ -40,19 +40,18 @@ class _Formatter(logging.Formatter):
 class _ForConsole(logging.Filter):
     """Our lines, warnings, and now and then how far Detectron2's evaluation is."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._next = time.monotonic() + PROGRESS_PERIOD
+    _next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
             return True
         if record.name.startswith("lad."):
             return record.levelno >= logging.INFO
-        if record.msg.startswith("Inference done") and time.monotonic() >= self._next:
-            self._next = time.monotonic() + PROGRESS_PERIOD
-            return True
-        return False
+        now, message = time.monotonic(), str(record.msg)
+        due = message.startswith("Inference done") and now >= self._next
+        if due or message.startswith("Start inference"):
+            self._next = now + PROGRESS_PERIOD
+        return due
 
 
 def start_log(folder: str) -> None:

@@ -231,4 +231,5 @@ class BestCheckpointer(HookBase):
         self._checkpointer.save(
             "model_best", iteration=iteration, metrics={self._metric: float(value)}
         )
-        logger.info(f"Best {self._metric} so far: {value:.4f} at iteration {iteration}")
+        done = min(iteration + 1, self.trainer.max_iter)
+        logger.info(f"Best {self._metric} so far: {value:.2f} after iteration {done}")

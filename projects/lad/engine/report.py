@@ -227,7 +227,7 @@ def results_markdown(results: Results) -> list[str]:
         lines.append(f"- validation losses: {', '.join(losses)}")
     if results.best is not None:
         best = results.best
-        lines.append(f"- best {best.metric}: {best.value:.2f} at iteration {best.iteration}")
+        lines.append(f"- best {best.metric}: {best.value:.2f} after iteration {best.iteration}")
     lines += [f"- {what}: {path}" for what, path in results.files.items()]
     return lines
 

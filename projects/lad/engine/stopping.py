@@ -154,7 +154,7 @@ class RecentMetrics(HookBase):
 def is_due(step: int, period: int, max_iter: int) -> bool:
     """Whether an evaluation follows an iteration; the one after the last is apart."""
     done = step + 1
-    return period > 0 and done % period == 0 and done < max_iter
+    return period > 0 and done > 0 and done % period == 0 and done < max_iter
 
 
 class StoppedEarly(BaseException):

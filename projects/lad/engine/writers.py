@@ -72,7 +72,7 @@ class ConsoleWriter(EventWriter):
         if storage.iter >= self._max_iter or "lr" not in storage.latest():
             return
         histories = storage.histories()
-        parts = [f"{storage.iter + 1}/{self._max_iter}", self._losses(storage)]
+        parts = [f"iter {storage.iter + 1}/{self._max_iter}", self._losses(storage)]
         parts.append(teaching(storage, self._window))
         parts.append(f"lr {histories['lr'].latest():.2g}")
         if "time" in histories:
