@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from helpers import HARDLY_TRAINED, make_paa
+from lad.assignment.indicators import StdMean
+from lad.assignment.switch import RoleSwitch
 from lad.checkpoint import load_weights
 from lad.cli import inspect_assignment as tool
 from lad.data import get_dataset_dicts
@@ -19,7 +21,7 @@ from lad.engine.config import build, load_config
 from lad.engine.inspection import labeled_mapper
 from lad.inspection.compute import inspect_batch
 from lad.inspection.data import to_data
-from lad.modeling.distillation import LAD
+from lad.modeling.distillation import LAD, CoLAD
 
 TESTS = Path(__file__).parents[1]
 PLAIN = str(TESTS / "engine/plain_config.py")
@@ -111,6 +113,12 @@ def test_a_teacher_that_a_checkpoint_leaves_out_comes_from_its_own(tmp_path):
         assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     with pytest.raises(ValueError, match=r"lacks weights of the teacher: set model\.teacher_check"):
         tool.load_checkpoint(LAD(**options), tmp_path / "lad.pth")
+    # CoLAD trains its teacher: another checkpoint's would be wrong.
+    options = {"student": make_paa(), "teacher": make_paa()}
+    options["switch"] = RoleSwitch(indicator=StdMean())
+    colad = CoLAD(**options, teacher_checkpoint=str(tmp_path / "teacher.pth"))
+    with pytest.raises(ValueError, match=r"lacks \d+ of the model's weights: teacher\."):
+        tool.load_checkpoint(colad, tmp_path / "lad.pth")
 
 
 @pytest.mark.parametrize(

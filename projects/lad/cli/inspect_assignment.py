@@ -37,7 +37,7 @@ from lad.inspection.compute import (
 from lad.inspection.data import objects_of, to_data
 from lad.inspection.page import image_source, render, to_pixels
 from lad.media import read_image
-from lad.modeling.network import model_info
+from lad.modeling.network import is_frozen, model_info
 
 logger = logging.getLogger(__name__)
 
@@ -68,24 +68,27 @@ def checkpoint_name(path: Path) -> str:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Loads a training's checkpoint, and a teacher that it leaves out from the teacher's own.
+    """Loads a training's checkpoint, and a frozen teacher that it leaves out from its own.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if weights are missing.
     """
     info = model_info(model)
-    needed = [name for name in info.networks if name != "teacher"]
+    teacher = info.networks.get("teacher")
+    if teacher is not None and not is_frozen(teacher):
+        teacher = None
+    needed = [name for name, network in info.networks.items() if network is not teacher]
     report = load_weights(model, str(path), source="--checkpoints", complete=needed)
-    if not any(key.startswith("teacher.") for key in [*report.missing, *report.mismatched]):
+    lacking = [x for x in [*report.missing, *report.mismatched] if x.startswith("teacher.")]
+    if teacher is None or not lacking:
         return
-    teacher = info.checkpoints.get("teacher")
-    if not teacher:
+    if not info.checkpoints.get("teacher"):
         raise ValueError(
             f"--checkpoints={path}: it lacks weights of the teacher: set model.teacher_checkpoint"
         )
     source = "model.teacher_checkpoint"
-    load_weights(info.networks["teacher"], teacher, source=source, complete=True)
+    load_weights(teacher, info.checkpoints["teacher"], source=source, complete=True)
 
 
 def find_records(

@@ -15,8 +15,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-_FOLDER = Path(__file__).parent
-
 
 def render(title: str, data: Mapping[str, Any]) -> str:
     """Returns the page, which loads nothing else.
@@ -36,13 +34,16 @@ def render(title: str, data: Mapping[str, Any]) -> str:
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         "title": html.escape(title),
-        "style": (_FOLDER / "page.css").read_text().strip(),
-        "script": (_FOLDER / "page.js").read_text().strip(),
+        "style": _read("page.css"),
+        "script": _read("page.js"),
         "data": text,
     }
-    template = (_FOLDER / "page.html").read_text()
     # In one pass, so that a placeholder in the data stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html")) + "\n"
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 
 def to_pixels(image: Tensor, image_format: str) -> np.ndarray:
