@@ -17,7 +17,17 @@ from lad.modeling.distill_losses.ld import LD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 
-NAMES = ("lad", "lad_toy", "lad_lgd", "lgd_frozen", "lad_switch", "colad", "colad_fisher", "gfl_ld")
+NAMES = (
+    "lad",
+    "lad_toy",
+    "lad_late",
+    "lad_lgd",
+    "lgd_frozen",
+    "lad_switch",
+    "colad",
+    "colad_fisher",
+    "gfl_ld",
+)
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images per batch. In the second batch the second image, in the third both have no objects.
 BATCHES = [
@@ -35,9 +45,9 @@ def build(name: str):
     pair = {"student": make_paa(0), "teacher": make_paa(1)}
     if name == "lad":
         return LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)])
-    if name == "lad_toy":  # a loss with parameters
+    if name in ("lad_toy", "lad_late"):  # a loss with parameters
         torch.manual_seed(0)
-        return LAD(**pair, distill_losses=[ToyLoss()])
+        return LAD(**pair, distill_losses=[ToyLoss(start=0.5 if name == "lad_late" else 0.0)])
     if "lgd" in name:
         lgd = make_lgd()
         if name == "lgd_frozen":
@@ -63,6 +73,7 @@ def train(name: str) -> dict:
     for index, batch in enumerate(BATCHES):
         if name == "lgd_frozen":  # in the first two steps
             bottom_up.requires_grad_(index >= 2)
+        model.progress.share = index / len(BATCHES)
         share = batch[comm.get_rank() :: comm.get_world_size()]
         values = wrapped(share)
         optimizer.zero_grad()

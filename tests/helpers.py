@@ -297,8 +297,8 @@ class ToyLoss(DistillLoss):
     def intermediates(self, network):
         return ("head.class_tower",)
 
-    def __init__(self, channels: int = 32):
-        super().__init__()
+    def __init__(self, channels: int = 32, **schedule: float):
+        super().__init__(**schedule)
         self.adapter = nn.Conv2d(channels, channels, 1)
 
     def forward(self, student, teacher, targets, assignment):

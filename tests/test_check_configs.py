@@ -46,7 +46,7 @@ def test_overrides_shrink_a_config():
     config = load_config(LAD, overrides)
     assert config.train.max_iter == 20 and config.dataloader.train.total_batch_size == 2
     assert config.optimizer.lr == pytest.approx(0.01 * 2 / 16)
-    assert config.model.student_checkpoint == config.model.teacher_checkpoint == ""
+    assert config.model.student_checkpoint == "" and config.model.teacher_checkpoint == "random"
     for _, detector in check_configs.detectors(config):
         assert detector.head.num_classes == 10
         assert detector.backbone.bottom_up.norm == "GN"

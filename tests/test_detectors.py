@@ -282,7 +282,7 @@ def test_teacher_that_checkpoints_leave_out_is_read_again(finished, tmp_path):
         ),
         (
             [
-                "model.teacher_checkpoint=''",
+                "model.teacher_checkpoint=random",
                 "model.student.head.num_classes=4",
                 "model.teacher.head.num_classes=4",
             ],

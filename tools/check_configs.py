@@ -30,6 +30,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
+from lad.checkpoint.load import RANDOM
 from lad.engine.config import load_config
 from lad.engine.run import start_training
 from lad.engine.setup import build_optimizer, class_keys, detectors
@@ -58,8 +59,8 @@ def short_overrides(config: DictConfig, iterations: int) -> list[str]:
         f"optimizer.lr={learning_rate:g}",
         "lr_multiplier.warmup_length=0",
     ]
-    keys = [f"{name}_checkpoint" for name in ("student", "teacher")]
-    return overrides + [f"model.{key}=" for key in keys if key in config.model]
+    checkpoints = {"student_checkpoint": "", "teacher_checkpoint": RANDOM}
+    return overrides + [f"model.{k}={v}" for k, v in checkpoints.items() if k in config.model]
 
 
 def scratch_overrides(config: DictConfig) -> list[str]:

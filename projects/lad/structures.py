@@ -9,7 +9,7 @@ and candidates are flat over the batch, each with the index of its image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -146,6 +146,10 @@ class DensePredictions(NamedTuple):
         """Returns the same predictions outside the autograd graph."""
         return self._map(Tensor.detach)
 
+    def first(self, number: int) -> DensePredictions:
+        """Returns the predictions for the first images."""
+        return self._map(lambda x: x[:number])
+
     def float(self) -> DensePredictions:
         """Returns the same predictions in float32, as losses and costs need them."""
         return self._map(Tensor.float)
@@ -173,6 +177,7 @@ class Targets(NamedTuple):
         image_sizes: (N, 2) int64 height and width of each image before padding.
         masks: (G, H, W) bool instance masks in images of the largest height and width; None
             without.
+        labeled: (N,) bool, False for images whose objects are not known; None if all are.
     """
 
     boxes: Tensor
@@ -180,6 +185,7 @@ class Targets(NamedTuple):
     image: Tensor
     image_sizes: Tensor
     masks: Tensor | None = None
+    labeled: Tensor | None = None
 
     @classmethod
     def from_instances(cls, instances: list[Instances]) -> Targets:
@@ -202,8 +208,25 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device | str) -> Targets:
         """Returns the same targets on another device."""
-        moved = Targets(*(_to(x, device) for x in self[:4]))
-        return moved._replace(masks=None if self.masks is None else _to(self.masks, device))
+        boxes, classes, image, sizes = (_to(x, device) for x in self[:4])
+        masks, labeled = (x if x is None else _to(x, device) for x in self[4:])
+        return Targets(boxes, classes, image, sizes, masks, labeled)
+
+    def of_classes(self, known: Tensor) -> Targets:
+        """Returns the objects of the classes that are True in (K,) bool."""
+        kept = known[self.classes]
+        boxes, classes, image = (x[kept] for x in self[:3])
+        masks = None if self.masks is None else self.masks[kept]
+        return self._replace(boxes=boxes, classes=classes, image=image, masks=masks)
+
+    def with_unlabeled(self, sizes: Sequence[tuple[int, int]]) -> Targets:
+        """Returns the same targets with further images, of these heights and widths."""
+        if not sizes:
+            return self
+        further = self.image_sizes.new_tensor(sizes)
+        image_sizes = torch.cat([self.image_sizes, further])
+        labeled = torch.arange(len(image_sizes), device=further.device) < len(self.image_sizes)
+        return self._replace(image_sizes=image_sizes, labeled=labeled)
 
     def to_instances(self) -> list[Instances]:
         """Returns one Instances per image, as Detectron2's detectors take them."""

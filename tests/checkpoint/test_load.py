@@ -317,9 +317,12 @@ def test_whole_checkpoint_gives_the_teacher_too_or_is_refused(tmp_path):
         load_initial_weights(Pair(), half)
 
 
-def test_random_teacher_is_reported(caplog):
-    load_initial_weights(Pair(), "")
-    assert "The frozen teacher has random weights" in caplog.text
+def test_random_teacher_has_to_be_asked_for(caplog):
+    message = "model.teacher_checkpoint is missing: the frozen teacher would have random weights"
+    with pytest.raises(ValueError, match=message):
+        load_initial_weights(Pair(), "")
+    load_initial_weights(Pair(teacher="random"), "")
+    assert "model.teacher_checkpoint=random: the frozen teacher has random weights" in caplog.text
 
 
 def test_one_network_alone_can_be_demanded(tmp_path):
@@ -333,9 +336,21 @@ def test_one_network_alone_can_be_demanded(tmp_path):
 
 
 @pytest.mark.parametrize("make", [make_paa, make_retinanet, make_fcos])
-def test_detectors_of_other_classes_do_not_fit_a_method(tmp_path, make):
-    file = save({"model": make(num_classes=5).state_dict()}, tmp_path / "teacher.pth")
-    model = Distillation(student=make(), student_checkpoint=file)
-    message = "model.student_checkpoint=.*: it was trained with another number of classes"
-    with pytest.raises(ValueError, match=message):
-        load_initial_weights(model, "")
+def test_detectors_of_other_classes_start_a_training(tmp_path, make, caplog):
+    start = make(1, num_classes=5).state_dict()
+    file = save({"model": start}, tmp_path / "student.pth")
+    for student, model, path in (
+        (twin := make(), Distillation(student=twin, student_checkpoint=file), ""),
+        (twin := make(), twin, file),
+    ):
+        initial = {k: v.clone() for k, v in student.state_dict().items()}
+        load_initial_weights(model, path)
+        changed = {k for k, v in student.state_dict().items() if not torch.equal(v, start[k])}
+        assert changed == {
+            k for k in start if k.startswith(("head.class_logits", "head.cls_score"))
+        }
+        assert all(torch.equal(student.state_dict()[key], initial[key]) for key in changed)
+    (line,) = {x.getMessage() for x in caplog.records if "other classes" in x.getMessage()}
+    assert "2 weights are new, since the file has other classes: head." in line
+    with pytest.raises(ValueError, match="another number of classes than the model .*num_classes"):
+        load_weights(make(), file, complete=True)

@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.solver.build import get_default_optimizer_params
 
 from helpers import ToyLoss, make_batch, make_paa
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
 from lad.checkpoint import export_network
+from lad.engine.config import CONFIGS, load_config
 from lad.modeling.distillation import LAD, CoLAD
 from lad.modeling.network import recorded
 
@@ -111,3 +113,65 @@ def test_a_module_that_a_network_lacks_is_one_line():
     message = "model.distill_losses.0 needs the output of head.tower, which OneStage"
     with pytest.raises(ValueError, match=message):
         LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[loss])
+
+
+class NotFinite(ToyLoss):
+    """A loss that has diverged."""
+
+    def forward(self, *outputs):
+        """Returns infinity times the toy's."""
+        return {name: loss * torch.inf for name, loss in super().forward(*outputs).items()}
+
+
+@pytest.mark.parametrize(
+    ("share", "counts"), [(0.0, False), (0.24, False), (0.25, True), (0.5, True), (0.51, False)]
+)
+def test_it_counts_from_start_to_until(share, counts):
+    model = LAD(
+        student=make_paa(0),
+        teacher=make_paa(1),
+        distill_losses=[ToyLoss(start=0.25, until=0.5)],
+    ).train()
+    model.progress.share = share
+    losses = model(BATCH)
+    assert (losses["loss_toy"] > 0) == counts
+    losses["loss_toy"].backward()
+    adapter = model.distill_losses[0].adapter.weight.grad
+    assert adapter is not None and (adapter.abs().sum() > 0) == counts
+    # The class tower and what lies before it: DDP waits for the gradient of each parameter.
+    assert model.student.head.class_tower[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("loss", [ToyLoss, NotFinite])
+def test_outside_its_schedule_it_changes_nothing(loss):
+    weights = []
+    for losses in ([], [loss(until=0.5)]):
+        model = LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=losses)
+        model.progress.share = 0.75
+        optimizer = make_optimizer(model.student)
+        for _ in range(2):
+            total = sum(model.train()(BATCH).values())
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+        weights.append(model.student.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"start": -0.1}, {"until": 1.5}, {"start": 0.6, "until": 0.5}]
+)
+def test_a_schedule_that_is_no_interval(schedule):
+    with pytest.raises(ValueError, match="shares of the training, 0 <= start <= until <= 1"):
+        ToyLoss(**schedule)
+
+
+def test_all_shipped_losses_have_a_schedule():
+    found = set()
+    for path in sorted((CONFIGS / "digits").glob("*.py")):
+        if load_config(str(path)).model.get("distill_losses"):
+            config = load_config(str(path), ["model.distill_losses.0.until=0.93"])
+            loss = instantiate(config.model.distill_losses[0])
+            assert loss.until == 0.93
+            found.add(type(loss).__name__)
+    assert {"SoftLabelLoss", "LGD", "PKD", "BCKD", "CrossKD", "PGD", "LD"} <= found

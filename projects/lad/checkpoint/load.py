@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from torch import Tensor, nn
 
+from lad.checkpoint.classes import is_class_layer, select_classes
 from lad.checkpoint.convert import (
     BUFFERS,
     convert,
@@ -19,6 +20,7 @@ from lad.checkpoint.convert import (
     teacher_part,
 )
 from lad.checkpoint.read import network_weights, read_training, read_weights
+from lad.modeling.classes import ClassMap
 from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import is_frozen, model_info
 
@@ -26,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 STEM = "stem.conv1.weight"  # every ResNet of Detectron2 has it
 ANCHORS = "anchor_layout"  # OneStageDetector's strides and sizes
-# Weights of PAA's and Detectron2's heads whose shapes depend on the number of classes.
-CLASSES = ("class_logits.weight", "class_logits.bias", "cls_score.weight", "cls_score.bias")
+# `ModelInfo.checkpoints` of a frozen network that is to have random weights.
+RANDOM = "random"
 # Checkpoints may have or lack these.
 OPTIONAL = (ANCHORS, "num_batches_tracked", *BUFFERS)
 
@@ -48,12 +50,14 @@ class LoadReport(NamedTuple):
         missing: in the model only.
         unused: in the checkpoint only.
         mismatched: in both with different shapes; not loaded.
+        new_classes: those of them that belong to the class layer, if the file has other classes.
     """
 
     matched: list[str]
     missing: list[str]
     unused: list[str]
     mismatched: list[str]
+    new_classes: list[str]
 
 
 def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") -> None:
@@ -67,11 +71,11 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if nothing in a file fits, it has another number of classes, or a frozen network
-            stays incomplete.
+        ValueError: if nothing in a file fits, or a frozen network stays incomplete or random.
     """
     info = model_info(model)
     source = "train.init_checkpoint"
+    new_classes: set[str] = set()
     incomplete = [key for key in _weights_of(model) if not key.endswith(OPTIONAL)]
     if resume_from:
         source, path = "--resume", resume_from
@@ -79,24 +83,33 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
         incomplete = [key for key in incomplete if key not in saved]
     elif path:
         report = load_weights(model, path, source=source)
-        incomplete = [*report.missing, *report.mismatched]
-        if info.checkpoints:
-            _check_classes(report, f"{source}={path}")
+        new_classes = set(report.new_classes)
+        incomplete = [*report.missing, *report.mismatched, *new_classes]
     for name, network_path in info.checkpoints.items():
         network = info.networks[name]
         frozen = is_frozen(network)
         lacking = [key for key in incomplete if key.startswith(f"{name}.")]
         key = f"model.{name}_checkpoint"
-        if network_path and (lacking or not resume_from):
-            report = load_weights(network, network_path, source=key, complete=frozen)
-            _check_classes(report, f"{key}={network_path}")
+        if network_path not in ("", RANDOM) and (lacking or not resume_from):
+            class_map = info.class_maps.get(name)
+            load_weights(network, network_path, source=key, complete=frozen, class_map=class_map)
+        elif frozen and path and set(lacking) & new_classes:
+            raise ValueError(
+                f"{source}={path}: its {name} has another number of classes than the model: set "
+                f"{key} to the {name}'s own file, and model.{name}_classes"
+            )
         elif frozen and path and lacking:
             raise ValueError(
                 f"{source}={path}: it lacks {len(lacking)} weights of the frozen {name} "
                 f"({_some(lacking)}): set {key}"
             )
+        elif frozen and not path and network_path != RANDOM:
+            raise ValueError(
+                f"{key} is missing: the frozen {name} would have random weights; name a file, or "
+                f"set {key}={RANDOM} if you mean it"
+            )
         elif frozen and not path:
-            logger.warning(f"The frozen {name} has random weights: set {key}")
+            logger.warning(f"{key}={RANDOM}: the frozen {name} has random weights")
 
 
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -108,16 +121,6 @@ def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _check_classes(report: LoadReport, where: str) -> None:
-    """Raises ValueError if the checkpoint is of a detector with other classes."""
-    other = [key for key in report.mismatched if key.endswith(CLASSES)]
-    if other:
-        raise ValueError(
-            f"{where}: it was trained with another number of classes ({_some(other)} has another "
-            "shape): train student and teacher on the same classes"
-        )
-
-
 def load_weights(
     model: nn.Module,
     path: str,
@@ -125,6 +128,7 @@ def load_weights(
     source: str = "checkpoint",
     complete: bool | Collection[str] = False,
     network: str | None = None,
+    class_map: ClassMap | None = None,
 ) -> LoadReport:
     """Loads the weights of a file into a model and logs what matched.
 
@@ -135,17 +139,18 @@ def load_weights(
         complete: whether the file has to hold all weights of the model, or of the named networks.
         network: which network of a file of two the model is, "student" or "teacher"; files of one
             network are loaded as they are.
+        class_map: from the file's classes to the model's; None if they are the same.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint, nothing in it fits, its anchors differ, or ``complete``
-            is not met.
+        ValueError: if it is no checkpoint, nothing in it fits, its anchors or classes differ, or
+            ``complete`` is not met.
     """
     try:
         weights = read_weights(path)
         if network is not None:
             weights = _one_network(weights, network)
-        report = load_state(model, weights, complete=complete)
+        report = load_state(model, weights, complete=complete, class_map=class_map)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source}={path}: {error}") from error
     except ValueError as error:
@@ -155,6 +160,7 @@ def load_weights(
         (report.missing, "keep their initial values"),
         (report.unused, "of the file are not used"),
         (report.mismatched, "have another shape in the file and are not loaded"),
+        (report.new_classes, "are new, since the file has other classes"),
     ):
         if names:
             logger.warning(f"{path}: {len(names)} weights {meaning}: {_some(names)}")
@@ -173,7 +179,11 @@ def _has_networks(keys: Iterable[str]) -> bool:
 
 
 def load_state(
-    model: nn.Module, state: Mapping[str, Tensor], *, complete: bool | Collection[str] = False
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    complete: bool | Collection[str] = False,
+    class_map: ClassMap | None = None,
 ) -> LoadReport:
     """Loads a dict of tensors into a model; weights of another shape or name are left out.
 
@@ -183,15 +193,19 @@ def load_state(
             those of a backbone alone: torchvision's or Detectron2's ResNets, a timm model or Swin.
             A backbone's weights go to the model's only backbone of the kind.
         complete: as for `load_weights`.
+        class_map: as for `load_weights`.
 
     Raises:
-        ValueError: if nothing fits, the anchors differ, or ``complete`` is not met.
+        ValueError: if nothing fits, anchors or classes differ, or ``complete`` is not met.
     """
     ours = _weights_of(model)
     state, unused = _rename(state, model, ours)
+    if class_map is not None:
+        state = select_classes(state, class_map)
     unused = [key for key in [*unused, *state] if key not in ours and not key.endswith(OPTIONAL)]
     fitting = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
     mismatched = [k for k in state if k in ours and k not in fitting]
+    new_classes = [k for k in mismatched if is_class_layer(k, state[k], ours[k])]
     missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
     _check_anchors(ours, state)
     if not fitting:
@@ -199,9 +213,10 @@ def load_state(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
             f"{_some(list(ours))}{_remedy(state, ours)}"
         )
-    _check_complete(complete, missing, mismatched)
+    _check_complete(complete, missing, mismatched, new_classes)
     model.load_state_dict(fitting, strict=False)
-    return LoadReport(list(fitting), missing, unused, mismatched)
+    mismatched = [key for key in mismatched if key not in new_classes]
+    return LoadReport(list(fitting), missing, unused, mismatched, new_classes)
 
 
 def _remedy(state: Collection[str], ours: Collection[str]) -> str:
@@ -218,13 +233,21 @@ def _remedy(state: Collection[str], ours: Collection[str]) -> str:
 
 
 def _check_complete(
-    complete: bool | Collection[str], missing: list[str], mismatched: list[str]
+    complete: bool | Collection[str],
+    missing: list[str],
+    mismatched: list[str],
+    new_classes: list[str],
 ) -> None:
     """Raises ValueError if required weights are missing or have other shapes."""
     networks = ([""] if complete else []) if isinstance(complete, bool) else complete
     needed = tuple(f"{name}." if name else "" for name in networks)
     lacking = [key for key in missing if key.startswith(needed)]
     names = lacking or [key for key in mismatched if key.startswith(needed)]
+    if names and set(names) <= set(new_classes):
+        raise ValueError(
+            f"it has another number of classes than the model ({_some(names)}): set the model's "
+            "num_classes, or for a frozen teacher model.teacher_classes (docs/distill_your_own.md)"
+        )
     if names:
         problem = "lacks" if lacking else "has other shapes (other classes or widths?) of"
         raise ValueError(f"it {problem} {len(names)} of the model's weights: {_some(names)}")

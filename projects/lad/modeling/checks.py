@@ -37,7 +37,8 @@ def check_networks(student: DenseNetwork, teacher: DenseNetwork) -> None:
     if classes[0] != classes[1]:
         raise ValueError(
             f"student and teacher need equal classes, but have {classes[0]} and {classes[1]}: set "
-            "the num_classes of model.student and model.teacher equal"
+            "the num_classes of model.student and model.teacher equal; if the teacher's checkpoint "
+            "has others, name them in model.teacher_classes"
         )
 
 

@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.batch import Outputs, ground_truth, split_by_labels
 from lad.modeling.checks import check_intermediates, check_networks, check_teachable
+from lad.modeling.classes import ClassMap, describe, match_classes
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.network import (
     DenseNetwork,
     ModelInfo,
-    NetworkOutput,
     Progress,
     Roles,
     same_values,
 )
 from lad.structures import Assignment, Targets
 
+logger = logging.getLogger(__name__)
+
 NETWORKS = ("student", "teacher")
-
-
-class Outputs(NamedTuple):
-    """Both networks' outputs for a batch."""
-
-    student: NetworkOutput
-    teacher: NetworkOutput | None
-
-
-class DistillLoss(nn.Module):
-    """A loss between the student's and usually the teacher's outputs.
-
-    Its parameters are trained and saved with the student's, but not exported.
-
-    Attributes:
-        needs_assignment: whether the loss needs hard labels.
-        progress: of the training, shared with the model.
-    """
-
-    needs_assignment = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.progress = Progress()
-
-    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-        """Raises ValueError if the loss cannot work with these networks.
-
-        It is called once, so that a loss can make here what depends on the networks' sizes.
-        """
-
-    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
-        """Returns the names of a network's inner modules whose outputs the loss needs."""
-        return ()
-
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput | None,
-        targets: Targets,
-        assignment: Assignment | None,
-    ) -> dict[str, Tensor]:
-        """Returns named scalar losses.
-
-        Args:
-            student: the student's outputs.
-            teacher: the teacher's outputs without gradients, None without a teacher.
-            targets: the ground truth on the networks' device.
-            assignment: the student's labels; None without hard labels.
-        """
-        raise NotImplementedError
 
 
 @META_ARCH_REGISTRY.register()
@@ -87,12 +39,16 @@ class Distillation(nn.Module):
         teacher: frozen unless the method trains it. It has the student's anchors and classes, but
             may be of another kind, with another backbone and head.
         student_checkpoint: initial weights of the student, a detector's or a backbone's.
-        teacher_checkpoint: the same for the teacher.
+        teacher_checkpoint: the same for the teacher; "random" for none, where it is frozen.
         distill_losses: added to the student's losses.
         switch: decides whose costs count, for methods that assign by a teacher.
         eval_network: "student" or "teacher", used by the model in evaluation mode.
         save_teacher: keep a frozen teacher's weights in checkpoints; without them, resuming reads
             ``teacher_checkpoint`` again.
+        student_classes: names of the student's classes, needed with ``teacher_classes``.
+        teacher_classes: names of the classes in ``teacher_checkpoint``, if they are others than the
+            student's: its class layer then is that of the student's classes. A frozen teacher gives
+            no soft labels of a class that it lacks, and the student's own costs label its objects.
 
     Raises:
         ValueError: when the parts do not fit together.
@@ -111,6 +67,8 @@ class Distillation(nn.Module):
         switch: RoleSwitch | None = None,
         eval_network: str = "student",
         save_teacher: bool = True,
+        student_classes: Sequence[str] | None = None,
+        teacher_classes: Sequence[str] | None = None,
     ):
         super().__init__()
         if eval_network not in NETWORKS[: 1 if teacher is None else 2]:
@@ -127,6 +85,12 @@ class Distillation(nn.Module):
         self.save_teacher = save_teacher
         self.roles = Roles(switch) if switch is not None else None
         self.progress = Progress()
+        self.class_map = self._map_classes(student_classes, teacher_classes)
+        known = torch.tensor(self.class_map.source) >= 0 if self.class_map else None
+        if self.trains_teacher or (known is not None and known.all()):
+            known = None  # a teacher learns the classes that it is trained on
+        self._known_classes: Tensor | None
+        self.register_buffer("_known_classes", known, persistent=False)
         for index, loss in enumerate(distill_losses):
             loss.check(student, teacher)
             loss.progress = self.progress
@@ -142,6 +106,26 @@ class Distillation(nn.Module):
             if not save_teacher:
                 self.register_state_dict_post_hook(_drop_teacher)
         self.check()
+
+    def _map_classes(
+        self, student: Sequence[str] | None, teacher: Sequence[str] | None
+    ) -> ClassMap | None:
+        if teacher is None:
+            return None
+        if self.teacher is None:
+            raise ValueError("model.teacher_classes: there is no teacher: set model.teacher")
+        for key, names in (("student", student), ("teacher", teacher)):
+            if names is None or isinstance(names, str):
+                raise ValueError(f"model.{key}_classes={names}: list the names of its classes")
+        assert student is not None
+        if len(student) != self.student.num_classes:
+            raise ValueError(
+                f"model.student_classes names {len(student)} classes, the student has "
+                f"{self.student.num_classes}: name each, in the order of the dataset"
+            )
+        classes = match_classes(student, teacher)
+        logger.info(describe(classes, student, teacher))
+        return classes
 
     def check(self) -> None:
         """Raises ValueError if the parts do not fit the method."""
@@ -167,16 +151,23 @@ class Distillation(nn.Module):
         """Returns losses in training, else the detections of ``eval_network``."""
         if not self.training:
             return self.info().networks[self.eval_network](batched_inputs)
-        outputs = self.run(batched_inputs)
+        labeled, unlabeled = split_by_labels(batched_inputs)
+        everything = self.run([*labeled, *unlabeled])
+        outputs = everything.first(len(labeled)) if unlabeled else everything
         # The ground truth stays on the loader's device: the CPU computes the candidates while the
         # GPU runs the networks.
-        targets = Targets.from_instances(ground_truth(batched_inputs))
+        targets = Targets.from_instances(ground_truth(labeled))
         assignment = self.assign(outputs, targets)
         targets = targets.to(self.device)
         losses = self.supervise(outputs, assignment, targets)
-        teacher = None if outputs.teacher is None else outputs.teacher.detach()
+        sizes = [tuple(x["image"].shape[-2:]) for x in unlabeled]
+        inputs = {
+            True: (*everything.detach_teacher(), targets.with_unlabeled(sizes)),
+            False: (*outputs.detach_teacher(), targets),
+        }
         for distill_loss in self.distill_losses:
-            further = distill_loss(outputs.student, teacher, targets, assignment)
+            assert isinstance(distill_loss, DistillLoss)
+            further = distill_loss.scheduled(*inputs[distill_loss.takes_unlabeled], assignment)
             if twice := losses.keys() & further.keys():
                 raise ValueError(
                     f"model.distill_losses: two losses are named {twice.pop()}; give one of them "
@@ -194,8 +185,8 @@ class Distillation(nn.Module):
         if not self._same_pixels:
             images = self.teacher.preprocess_image(batched_inputs)
         with torch.set_grad_enabled(self.trains_teacher and torch.is_grad_enabled()):
-            names = self._intermediates(self.teacher)
-            return Outputs(student, self.teacher.run(images, names))
+            teacher = self.teacher.run(images, self._intermediates(self.teacher))
+        return Outputs(student, teacher._replace(known_classes=self._known_classes))
 
     def _intermediates(self, network: DenseNetwork) -> list[str]:
         """Returns the names of the inner modules whose outputs the losses need."""
@@ -229,6 +220,8 @@ class Distillation(nn.Module):
             num_classes=self.student.num_classes,
             roles=self.roles,
             progress=self.progress,
+            class_maps={"teacher": self.class_map} if self.class_map else {},
+            takes_unlabeled=any(x.takes_unlabeled for x in self.distill_losses),
         )
 
 
@@ -253,6 +246,11 @@ class SoftLabel(Distillation):
         super().check()
         if self.teacher is None:
             raise ValueError("model.teacher=null: soft labels come from a teacher")
+        if self._known_classes is not None:
+            raise ValueError(
+                "model.teacher_classes: the teacher lacks some of the student's classes, and "
+                "SoftLabel has no other source: use LAD with soft labels, as configs/quick/solad.py"
+            )
         for index, loss in enumerate(self.distill_losses):
             if loss.needs_assignment:
                 raise ValueError(
@@ -289,8 +287,12 @@ class LAD(Distillation):
         candidates = assigner.candidates(anchors, targets)
         targets = targets.to(self.device)
         costs = taught = assigner.cost(teacher.predictions, targets, candidates)
-        if self.roles is not None:
+        if self.roles is not None or teacher.known_classes is not None:
             own = assigner.cost(student.predictions, targets, candidates)
+            if teacher.known_classes is not None:
+                known = teacher.known_classes[targets.classes]
+                costs = taught = taught.where(known[candidates.gt], own)
+        if self.roles is not None:
             by_student = self.roles.decide(own, taught, candidates, targets, len(anchors.strides))
             costs = own.where(by_student, taught)
         assignment = assigner.assign(costs, candidates, anchors, targets)
@@ -337,20 +339,6 @@ class CoLAD(LAD):
             own = output.network.losses(output.predictions, assignment, targets)
             losses.update({f"{name}/{key}": loss for key, loss in own.items()})
         return losses
-
-
-def ground_truth(batched_inputs: list[dict]) -> list[Instances]:
-    """Returns each image's ``instances``.
-
-    Raises:
-        ValueError: for an image without.
-    """
-    if any("instances" not in x for x in batched_inputs):
-        raise ValueError(
-            "ground truth is needed, but an input has no 'instances': use a mapper with "
-            "is_train=true"
-        )
-    return [x["instances"] for x in batched_inputs]
 
 
 def _drop_teacher(module: nn.Module, state: dict, prefix: str, _: dict) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lad.assignment.assigners import LabelAssigner
 from lad.assignment.switch import RoleSwitch, SwitchRecord
+from lad.modeling.classes import ClassMap
 from lad.structures import (
     Assignment,
     BoxCoder,
@@ -83,6 +84,8 @@ class ModelInfo(NamedTuple):
         num_classes: K; None if unknown.
         roles: of the model's role switch; None without one.
         progress: of the training; None if the model does not ask for it.
+        class_maps: from the classes of networks' checkpoints to theirs, by name of the network.
+        takes_unlabeled: whether something learns from images without labels.
     """
 
     networks: Mapping[str, nn.Module]
@@ -91,6 +94,8 @@ class ModelInfo(NamedTuple):
     num_classes: int | None = None
     roles: Roles | None = None
     progress: Progress | None = None
+    class_maps: Mapping[str, ClassMap] = {}
+    takes_unlabeled: bool = False
 
 
 @runtime_checkable
@@ -116,6 +121,8 @@ class NetworkOutput(NamedTuple):
         intermediates: outputs of inner modules by name, one per call: a tower that all levels share
             has one per level.
         image_size: height and width of the padded images in pixels.
+        known_classes: (K,) bool, False for classes that a teacher was not trained on; None for a
+            network that knows them all.
     """
 
     network: DenseNetwork
@@ -123,6 +130,23 @@ class NetworkOutput(NamedTuple):
     predictions: DensePredictions
     intermediates: dict[str, list[Tensor]]
     image_size: tuple[int, int]
+    known_classes: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """Returns features, predictions and intermediates."""
+        found = [*self.features, *(x for maps in self.intermediates.values() for x in maps)]
+        if isinstance(self.predictions, DensePredictions):  # an R-CNN's are its features
+            maps = self.predictions
+            found += [x for x in (maps.scores, maps.regression, maps.quality) if x is not None]
+        return found
+
+    def first(self, number: int) -> NetworkOutput:
+        """Returns the outputs for the first images."""
+        return self._replace(
+            features=[x[:number] for x in self.features],
+            predictions=self.predictions.first(number),
+            intermediates={k: [x[:number] for x in v] for k, v in self.intermediates.items()},
+        )
 
     def detach(self) -> NetworkOutput:
         """Returns the same outputs outside the autograd graph."""

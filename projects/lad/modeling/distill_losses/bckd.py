@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.common import (
     cross_entropy,
     foreground,
     require_teacher,
     without_autocast,
 )
-from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.ops.boxes import paired_giou
 from lad.ops.ranks import sum_over_ranks
@@ -29,17 +29,18 @@ class BCKD(DistillLoss):
       boxes.
 
     Both are divided by the number of positives. They count anchors that are not ignored, on levels
-    with a positive in the batch.
+    with a positive in the batch, and classes that the teacher knows.
 
     Args:
         class_weight: of the class term.
         box_weight: of the box term.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
     """
 
     needs_assignment = True
 
-    def __init__(self, *, class_weight: float = 1.0, box_weight: float = 4.0):
-        super().__init__()
+    def __init__(self, *, class_weight: float = 1.0, box_weight: float = 4.0, **schedule: float):
+        super().__init__(**schedule)
         self.class_weight = class_weight
         self.box_weight = box_weight
 
@@ -62,6 +63,8 @@ class BCKD(DistillLoss):
             counted = (assignment.labels >= 0) & self._active(positive, own.anchors.num_per_level)
             target = other.class_probabilities()
             gap = (target - own.class_probabilities()).abs()
+            if teacher.known_classes is not None:
+                gap = gap * teacher.known_classes
             entropy = (gap * cross_entropy(own.scores, own.activation, target)).sum(dim=-1)
             box_loss = gap.detach().amax(dim=-1) * (1 - paired_giou(own.boxes(), other.boxes()))
             return {

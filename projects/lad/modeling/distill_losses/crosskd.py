@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.common import (
     channel_adapters,
     channel_statistics,
@@ -14,7 +15,6 @@ from lad.modeling.distill_losses.common import (
     require_teacher,
     without_autocast,
 )
-from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
 from lad.modeling.towers import Block, tower_blocks
 from lad.ops.boxes import paired_giou
@@ -47,6 +47,7 @@ class CrossKD(DistillLoss):
         box_weight: of the box term.
         quality_weight: of the quality term.
         distribution_weight: of the divergence of box distributions.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
     """
 
     needs_assignment = True
@@ -58,8 +59,9 @@ class CrossKD(DistillLoss):
         box_weight: float = 1.0,
         quality_weight: float = 1.0,
         distribution_weight: float = 3.0,
+        **schedule: float,
     ):
-        super().__init__()
+        super().__init__(**schedule)
         self.class_weight = class_weight
         self.box_weight = box_weight
         self.quality_weight = quality_weight

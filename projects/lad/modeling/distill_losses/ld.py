@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lad.assignment.atss import overlap_threshold
 from lad.assignment.candidates import nearest_candidates
-from lad.modeling.distillation import DistillLoss
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.losses import positives
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.ops.boxes import paired_diou, paired_iou
@@ -33,6 +33,7 @@ class LD(DistillLoss):
         vlr_weight: of the valuable localization region; the released code has 0.25 / 4. 0 for none.
         temperature: divides the logits.
         vlr_share: of the positives' IoU threshold, where the valuable region begins.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
 
     Raises:
         ValueError: for a temperature that is not positive or a share outside 0..1.
@@ -47,12 +48,13 @@ class LD(DistillLoss):
         vlr_weight: float = 0.0625,
         temperature: float = 10.0,
         vlr_share: float = 0.25,
+        **schedule: float,
     ):
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: it has to be positive")
         if not 0 < vlr_share <= 1:
             raise ValueError(f"vlr_share={vlr_share}: it has to be above 0 and at most 1")
-        super().__init__()
+        super().__init__(**schedule)
         self.weight = weight
         self.vlr_weight = vlr_weight
         self.temperature = temperature

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.common import (
     channel_adapters,
     require_teacher,
     without_autocast,
 )
-from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.modeling.towers import Block, tower_blocks
 from lad.ops.boxes import paired_iou
@@ -58,6 +58,7 @@ class PGD(DistillLoss):
         class_exponent: xi of the class tower's masks.
         box_exponent: xi of the box tower's mask.
         topk: best cells of an object.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class PGD(DistillLoss):
         class_exponent: float = 0.8,
         box_exponent: float = 0.6,
         topk: int = 9,
+        **schedule: float,
     ):
-        super().__init__()
+        super().__init__(**schedule)
         self.alpha = alpha
         self.delta = delta
         self.temperature = temperature

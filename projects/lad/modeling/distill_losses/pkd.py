@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.common import (
     channel_adapters,
     channel_statistics,
@@ -12,7 +13,6 @@ from lad.modeling.distill_losses.common import (
     require_teacher,
     without_autocast,
 )
-from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.structures import Assignment, Targets
 
@@ -27,10 +27,13 @@ class PKD(DistillLoss):
     Args:
         weight: of the sum over levels.
         num_levels: finest levels that are compared; None for all.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
     """
 
-    def __init__(self, *, weight: float = 10.0, num_levels: int | None = 4):
-        super().__init__()
+    takes_unlabeled = True
+
+    def __init__(self, *, weight: float = 10.0, num_levels: int | None = 4, **schedule: float):
+        super().__init__(**schedule)
         self.weight = weight
         self.num_levels = num_levels
         self.adapters = nn.ModuleList()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-from lad.modeling.distillation import DistillLoss
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.ops.boxes import clip_boxes, paired_giou
 from lad.ops.ranks import mean_over_ranks
@@ -51,6 +51,10 @@ class SoftLabelLoss(DistillLoss):
     teacher box has an IoU above ``min_iou`` with an object. All are divided by the sum of these
     IoUs (mean over the processes). Without such an anchor all terms are zero.
 
+    The objects of an unlabeled image are not known: the teacher's highest class probability at an
+    anchor takes the place of the IoU, and ``min_score`` that of ``min_iou``. Classes that the
+    teacher lacks are in no term, and their objects select no anchors.
+
     Args:
         kind: of the class term: "kl" (with the focal factor), "l1" or "l2" on probabilities.
         gamma: of the class term's focal factor.
@@ -60,10 +64,14 @@ class SoftLabelLoss(DistillLoss):
         box_weight: of the GIoU term between both networks' boxes.
         min_iou: anchors with a higher IoU are selected.
         select_by: "teacher_box" or "anchor": whose IoU selects.
+        min_score: anchors of unlabeled images with a higher class probability are selected.
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
 
     Raises:
         ValueError: for another kind or select_by.
     """
+
+    takes_unlabeled = True
 
     def __init__(
         self,
@@ -76,12 +84,14 @@ class SoftLabelLoss(DistillLoss):
         box_weight: float = 1.3,
         min_iou: float = 0.5,
         select_by: str = "teacher_box",
+        min_score: float = 0.3,
+        **schedule: float,
     ):
         if kind not in ("kl", "l1", "l2"):
             raise ValueError(f"kind={kind!r}: choose 'kl', 'l1' or 'l2'")
         if select_by not in ("teacher_box", "anchor"):
             raise ValueError(f"select_by={select_by!r}: choose 'teacher_box' or 'anchor'")
-        super().__init__()
+        super().__init__(**schedule)
         self.kind = kind
         self.gamma = gamma
         self.class_weight = class_weight
@@ -90,6 +100,7 @@ class SoftLabelLoss(DistillLoss):
         self.box_weight = box_weight
         self.min_iou = min_iou
         self.select_by = select_by
+        self.min_score = min_score
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
         """Requires a teacher."""
@@ -105,23 +116,23 @@ class SoftLabelLoss(DistillLoss):
     ) -> dict[str, Tensor]:
         """Returns ``loss_soft_cls``, ``loss_soft_box`` and, with IoU branches, the quality loss."""
         assert teacher is not None
-        return self.between(student.predictions, teacher.predictions, targets)
+        own, theirs = student.predictions, teacher.predictions
+        if (known := teacher.known_classes) is not None:
+            own, theirs = (x._replace(scores=x.scores[..., known]) for x in (own, theirs))
+            targets = targets.of_classes(known)
+        return self.between(own, theirs, targets)
 
     def between(
         self, student: DensePredictions, teacher: DensePredictions, targets: Targets
     ) -> dict[str, Tensor]:
-        """Returns the losses between predictions with the same anchors."""
+        """Returns the losses between predictions with the same anchors and classes."""
         with torch.autocast(student.scores.device.type, enabled=False):
             student, teacher = student.float(), teacher.detach().float()
             teacher_boxes = clip_boxes(teacher.boxes(), targets.image_sizes[:, None])
-            anchors = student.anchors
-            by_anchor = self.select_by == "anchor"
-            selectors = anchors.boxes.expand_as(teacher_boxes) if by_anchor else teacher_boxes
-            overlap = best_overlap(selectors, targets)
-            selected = anchors.valid(targets.image_sizes) & (overlap > self.min_iou)
+            weight, selected = self.select(teacher, teacher_boxes, targets)
             image, anchor = selected.nonzero(as_tuple=True)
             at = image, anchor
-            weights = overlap[at]
+            weights = weight[at]
             total = mean_over_ranks(weights.sum())
             # If no anchor is selected, every term is zero, including the class term.
             factor = torch.where(total > 0, 1 / total.clamp(min=_EPS), 0.0)
@@ -141,6 +152,23 @@ class SoftLabelLoss(DistillLoss):
                 )
                 losses["loss_soft_quality"] = self.quality_weight * quality.sum() * factor
             return losses
+
+    def select(
+        self, teacher: DensePredictions, teacher_boxes: Tensor, targets: Targets
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (N, R) weights, and bool: the anchors whose boxes and quality are learned."""
+        anchors = teacher.anchors
+        by_anchor = self.select_by == "anchor"
+        weight = best_overlap(
+            anchors.boxes.expand_as(teacher_boxes) if by_anchor else teacher_boxes, targets
+        )
+        selected = weight > self.min_iou
+        if targets.labeled is not None:
+            labeled = targets.labeled[:, None]
+            score = teacher.class_probabilities().amax(dim=-1)
+            selected = torch.where(labeled, selected, score > self.min_score)
+            weight = torch.where(labeled, weight, score)
+        return weight, selected & anchors.valid(targets.image_sizes)
 
     def _class_term(self, student: DensePredictions, teacher: DensePredictions) -> Tensor:
         """Returns the class term, summed over all anchors and classes of the batch."""

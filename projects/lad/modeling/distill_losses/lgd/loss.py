@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.lgd.teacher import LabelGuidedTeacher
-from lad.modeling.distillation import DistillLoss
 from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
 from lad.structures import Assignment, Targets
 
@@ -29,12 +29,8 @@ class LGD(DistillLoss):
         teacher: makes features.
         weight: of the distance.
         teacher_weight: of the losses on the teacher's features.
-        start: share of the training after which the student is distilled; a sixth in the paper.
-        until: share of the training up to which it is.
         train_head: the losses on the teacher's features train the student's head.
-
-    Raises:
-        ValueError: for shares that are no interval in 0..1.
+        **schedule: ``start`` and ``until`` of `DistillLoss`; the paper starts after a sixth.
     """
 
     needs_assignment = True
@@ -45,20 +41,13 @@ class LGD(DistillLoss):
         teacher: LabelGuidedTeacher,
         weight: float = 1.0,
         teacher_weight: float = 1.0,
-        start: float = 0.0,
-        until: float = 1.0,
         train_head: bool = True,
+        **schedule: float,
     ):
-        if not 0 <= start <= until <= 1:
-            raise ValueError(
-                f"start={start}, until={until}: shares of the training, 0 <= start <= until <= 1"
-            )
-        super().__init__()
+        super().__init__(**schedule)
         self.teacher = teacher
         self.weight = weight
         self.teacher_weight = teacher_weight
-        self.start = start
-        self.until = until
         self.train_head = train_head
         channels = teacher.channels
         self.adapter = nn.Sequential(
@@ -102,9 +91,18 @@ class LGD(DistillLoss):
                 stack.enter_context(without_gradients(network))
             losses = network.losses(network.predict(features), assignment, targets)
         losses = {f"lgd/{name}": self.teacher_weight * loss for name, loss in losses.items()}
-        distills = self.start <= self.progress.share <= self.until
-        own = [self.adapter(x if distills else x.detach()) for x in student.features]
+        own = [self.adapter(x if self.counts else x.detach()) for x in student.features]
         return {**losses, "loss_lgd": self.weight * feature_distance(own, features)}
+
+    def scheduled(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput | None,
+        targets: Targets,
+        assignment: Assignment | None,
+    ) -> dict[str, Tensor]:
+        """Returns all losses: the schedule only decides whether the distance trains the student."""
+        return self(student, teacher, targets, assignment)
 
 
 def feature_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
