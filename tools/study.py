@@ -50,6 +50,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "soft_label": ("soft_label_kl",),
     "lad": ("lad",),
     "solad": ("solad",),
+    # Half of the labels; without and with the other half of the images.
+    "solad_half": ("solad_unlabeled", "dataloader.train.unlabeled.ratio=0"),
+    "solad_unlabeled": ("solad_unlabeled",),
     "lad_switch": ("lad_switch",),
     "colad_stdmean": ("colad_stdmean",),
     "colad_stdmean_level": ("colad_stdmean", "model.switch.scope=level"),
@@ -101,6 +104,7 @@ def run(method: str, seed: int) -> None:
     folder = OUTPUT / f"{method}_seed{seed}"
     overrides = list(METHODS.get(method, (method,))[1:])
     overrides += [f"train.output_dir={folder}", f"train.seed={seed}", "train.eval_period=0"]
+    overrides += ["train.eval_teacher=false"]
     if method != "teacher":
         overrides += SIZE
     if needs_teacher(method):

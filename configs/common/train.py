@@ -31,6 +31,8 @@ train = dict(
     eval_period=5000,
     # Whether evaluations also compute the losses on the test images.
     eval_losses=False,
+    # A frozen teacher is evaluated once, before the training.
+    eval_teacher=True,
     log_period=20,
     # Further writers of metrics, as LazyCalls: docs/training.md.
     writers=[],

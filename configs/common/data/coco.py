@@ -5,7 +5,12 @@ from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, build_detection_test_loader
 from omegaconf import OmegaConf
 
-from lad.data import build_coco_evaluator, build_train_loader, get_dataset_dicts
+from lad.data import (
+    build_coco_evaluator,
+    build_train_loader,
+    get_dataset_dicts,
+    unlabeled_images,
+)
 
 dataloader = OmegaConf.create()
 
@@ -24,6 +29,8 @@ dataloader.train = L(build_train_loader)(
     num_workers=4,
     seed="${...train.seed}",
     aspect_ratio_grouping=True,
+    # Images of these datasets without their labels, or of train_net.py's --unlabeled FOLDER.
+    unlabeled=L(unlabeled_images)(names=None, ratio=1.0),
 )
 
 dataloader.test = L(build_detection_test_loader)(

@@ -8,6 +8,7 @@ from lad.data.dataset_dicts import get_dataset_dicts
 from lad.data.digits import DigitScenesSpec, register_digit_scenes
 from lad.data.folders import read_folder, write_coco_files
 from lad.data.loader import build_train_loader
+from lad.data.unlabeled import unlabeled_images
 
 __all__ = [
     "DigitScenesSpec",
@@ -17,6 +18,7 @@ __all__ = [
     "read_folder",
     "register_coco",
     "register_digit_scenes",
+    "unlabeled_images",
     "write_coco_files",
 ]
 

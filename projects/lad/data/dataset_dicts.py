@@ -17,7 +17,18 @@ logger = logging.getLogger(__name__)
 SHOWN = 10  # classes in a line of the log
 
 
-def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> list[dict]:
+def get_dataset_dicts(
+    names: str | Sequence[str], filter_empty: bool = True, part: Sequence[int] | None = None
+) -> list[dict]:
+    """Loads dataset dicts as `load_dataset_dicts`, and logs how many objects of each class."""
+    dicts = load_dataset_dicts(names, filter_empty, part)
+    _log_counts(dicts, [names] if isinstance(names, str) else list(names))
+    return dicts
+
+
+def load_dataset_dicts(
+    names: str | Sequence[str], filter_empty: bool = True, part: Sequence[int] | None = None
+) -> list[dict]:
     """Loads dataset dicts as Detectron2's ``get_detection_dataset_dicts`` and checks them.
 
     Boxes without area inside their image are dropped with a warning.
@@ -25,9 +36,11 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
     Args:
         names: one registered dataset, or several to join; a path of a COCO json file is a name too.
         filter_empty: drop images without any annotation other than crowd regions.
+        part: (first, step) takes every step-th image from this one on: (0, 2) and (1, 2) are two
+            halves. None takes all.
 
     Raises:
-        ValueError: if a name is not registered, or nothing is left to load.
+        ValueError: if a name is not registered, a part is none, or nothing is left to load.
         FileNotFoundError: if annotations or images do not exist.
     """
     names = [names] if isinstance(names, str) else list(names)
@@ -45,8 +58,10 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
         raise FileNotFoundError(
             f"dataset {', '.join(names)}: {error.filename} does not exist; {remedy(error.filename)}"
         ) from error
+    if part is not None:
+        dicts = dicts[_part(part)]
     _check_images_exist(dicts, names)
-    if "annotations" in dicts[0]:
+    if dicts and "annotations" in dicts[0]:
         dicts = _drop_boxes_without_area(dicts, names)
         if filter_empty:
             dicts = filter_images_with_only_crowd_annotations(dicts)
@@ -55,7 +70,6 @@ def get_dataset_dicts(names: str | Sequence[str], filter_empty: bool = True) -> 
             f"dataset {', '.join(names)} has no image with a usable annotation; filter_empty=False "
             "keeps images without objects"
         )
-    _log_counts(dicts, names)
     return dicts
 
 
@@ -74,6 +88,12 @@ def _log_counts(dicts: list[dict], names: list[str]) -> None:
         )
         text += f", {counts.total()} objects ({', '.join(shown)})"
     logger.info(text)
+
+
+def _part(part: Sequence[int]) -> slice:
+    if len(part) != 2 or not all(isinstance(x, int) for x in part) or not 0 <= part[0] < part[1]:
+        raise ValueError(f"dataset.part={list(part)}: give [first, step] with 0 <= first < step")
+    return slice(part[0], None, part[1])
 
 
 def _check_registered(name: str) -> None:

@@ -7,7 +7,7 @@ nothing, and a run that starts at batch b continues as an uninterrupted run does
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,6 +95,43 @@ class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
         return int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
 
 
+class Unlabeled(NamedTuple):
+    """Images without labels.
+
+    Attributes:
+        records: dataset dicts without annotations, with ``unlabeled=True``.
+        ratio: how many of them go with each labeled image of a batch.
+    """
+
+    records: list[dict]
+    ratio: float
+
+
+class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Yields batches of labeled images and, behind them, of unlabeled ones.
+
+    Args:
+        labeled: yields images of the dataset's first part.
+        unlabeled: yields images of its second part, counted from 0.
+        num_labeled: size of the first part.
+    """
+
+    def __init__(
+        self, labeled: SeededBatchSampler, unlabeled: SeededBatchSampler, num_labeled: int
+    ) -> None:
+        self._samplers = labeled, unlabeled
+        self._num_labeled = num_labeled
+
+    def set_start(self, batch_index: int) -> None:
+        """Makes the next iterator start at this global batch; 0 is the start of training."""
+        for sampler in self._samplers:
+            sampler.set_start(batch_index)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for labeled, unlabeled in zip(*self._samplers, strict=True):
+            yield labeled + [(image + self._num_labeled, seed) for image, seed in unlabeled]
+
+
 class SeededMapDataset(Dataset):
     """Maps dataset dicts with a random state seeded by the index (image, seed).
 
@@ -135,9 +172,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class TrainLoader(DataLoader):
-    """An endless DataLoader over a `SeededBatchSampler`."""
+    """An endless DataLoader over a sampler of batches."""
 
-    batch_sampler: SeededBatchSampler
+    batch_sampler: SeededBatchSampler | MixedBatchSampler
 
     def set_start(self, batch_index: int) -> None:
         """Makes the next iterator start at this global batch; call it before ``iter()``."""
@@ -152,20 +189,24 @@ def build_train_loader(
     num_workers: int = 0,
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
+    unlabeled: Unlabeled | None = None,
 ) -> TrainLoader:
     """Builds the training loader of this process; every rank has to call it.
 
     Args:
         dataset: dataset dicts in Detectron2's format.
         mapper: turns a dataset dict into a model input, e.g. Detectron2's ``DatasetMapper``.
-        total_batch_size: images per iteration over all processes.
+        total_batch_size: labeled images per iteration over all processes.
         num_workers: loading processes of this rank; 0 loads in the training process.
         seed: of order and augmentation; None or below 0 draws one for all ranks.
         aspect_ratio_grouping: batch images wider than high apart from the others, to save padding;
             needs "width" and "height" in each dataset dict.
+        unlabeled: images to add to each batch, behind the others; the model input of each keeps
+            ``unlabeled=True``.
 
     Returns:
-        An endless loader of ``list[dict]``, each of ``total_batch_size / world size`` elements.
+        An endless loader of ``list[dict]``, each of ``total_batch_size / world size`` elements plus
+        the unlabeled ones.
 
     Raises:
         ValueError: if the dataset is empty, the batch cannot be divided among the ranks, or an
@@ -173,20 +214,45 @@ def build_train_loader(
     """
     if seed is None or seed < 0:
         seed = comm.shared_random_seed()
-    batch_sampler = SeededBatchSampler(
+    batch_sampler: SeededBatchSampler | MixedBatchSampler
+    batch_sampler = labeled = SeededBatchSampler(
         groups=_aspect_ratio_groups(dataset) if aspect_ratio_grouping else [0] * len(dataset),
         total_batch_size=total_batch_size,
         seed=seed,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
+    records = dataset
+    if unlabeled is not None:
+        others = _unlabeled_sampler(unlabeled, total_batch_size, seed)
+        batch_sampler = MixedBatchSampler(labeled, others, len(dataset))
+        records = [*dataset, *unlabeled.records]
     return TrainLoader(
-        SeededMapDataset(DatasetFromList(dataset, copy=False), mapper),
+        SeededMapDataset(DatasetFromList(records, copy=False), mapper),
         batch_sampler=batch_sampler,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         # Without its own generator a DataLoader draws from the global one.
         generator=torch.Generator(),
+    )
+
+
+def _unlabeled_sampler(
+    unlabeled: Unlabeled, total_batch_size: int, seed: int
+) -> SeededBatchSampler:
+    number = round(unlabeled.ratio * total_batch_size)
+    if number < 1 or number % comm.get_world_size():
+        raise ValueError(
+            f"dataloader.train.unlabeled.ratio={unlabeled.ratio}: {number} images per batch of "
+            f"{total_batch_size} cannot be divided among {comm.get_world_size()} processes"
+        )
+    return SeededBatchSampler(
+        groups=[0] * len(unlabeled.records),
+        total_batch_size=number,
+        # Another order and other augmentations than the labeled images'.
+        seed=int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]),
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
     )
 
 

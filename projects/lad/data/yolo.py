@@ -50,6 +50,15 @@ def read_yolo(folder: Path, report: Report) -> Layout | None:
     return Layout("YOLO", class_names, splits)
 
 
+def read_names(file: Path) -> list[str]:
+    """Returns the names of the classes in a ``data.yaml``.
+
+    Raises:
+        ValueError: if it has none, or is no YAML.
+    """
+    return _class_names(file, _read_yaml(file))
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         # All values as text: YAML would turn the class names "no" and "on" into booleans.
