@@ -16,7 +16,7 @@ from torch import nn
 from lad import compat
 from lad.engine.config import build
 from lad.engine.dry_run import DryRun
-from lad.engine.evaluation import EvaluationHook, evaluate_and_write
+from lad.engine.evaluation import EvaluationHook, evaluate, evaluate_and_write
 from lad.engine.hooks import (
     BestCheckpointer,
     EMAHook,
@@ -30,11 +30,13 @@ from lad.engine.setup import (
     amp_dtype,
     build_optimizer,
     check_classes,
+    check_unlabeled,
     checkpoint_period,
     resolve_device,
 )
 from lad.engine.signals import StopSignals
 from lad.engine.stopping import Checkpointer, EarlyStop, LatestCheckpointer, RecentMetrics
+from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
 from lad.engine.validation import build_loss_loader, mean_losses
 from lad.engine.writers import ConsoleWriter, MetricsWriter, ServiceWriter
@@ -78,6 +80,7 @@ def build_trainer(
         clip_grad=gradient_clipper(clip.type, clip.max) if clip.enabled else None,
     )
     check_classes(model, cfg, "train")
+    check_unlabeled(model, cfg)
     checkpointer = Checkpointer(model, train.output_dir, trainer=trainer)
     ema = EMAHook(model, train.ema.decay) if train.ema.enabled else None
     evaluated = model if ema is None else ema.model
@@ -139,6 +142,8 @@ def saving_hooks(
         saving.append(
             EvaluationHook(period, function, output_dir=train.output_dir, signals=signals)
         )
+        if not dry_run and train.get("eval_teacher", True) and frozen_teacher(evaluated):
+            saving.append(TeacherEvaluation(teacher_evaluation(cfg, evaluated), signals=signals))
         if main_process and metric:
             saving.append(
                 BestCheckpointer(
@@ -165,6 +170,12 @@ def evaluation_function(cfg: DictConfig, model: nn.Module) -> Callable[[], dict[
         return function
     labeled = build_loss_loader(cfg)
     return lambda: {**function(), **mean_losses(model, labeled)}
+
+
+def teacher_evaluation(cfg: DictConfig, model: nn.Module) -> Callable[[], dict[str, Any]]:
+    """Returns a function that evaluates the teacher alone."""
+    loader = build_test_loader(cfg, model)
+    return partial(evaluate, model, loader, cfg.dataloader.evaluator, {TEACHER: TEACHER})
 
 
 def writers(cfg: DictConfig, *, dry_run: bool = False) -> list[EventWriter]:

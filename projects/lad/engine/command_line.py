@@ -30,6 +30,9 @@ def parse_arguments(
         "--data", metavar="FOLDER", help="labeled images for training and evaluation: docs/data.md"
     )
     parser.add_argument(
+        "--unlabeled", metavar="FOLDER", help="further training images, without labels"
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="build everything, take two steps, tell memory and time, leave nothing behind",

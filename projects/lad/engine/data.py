@@ -12,33 +12,62 @@ from omegaconf import DictConfig, OmegaConf
 
 from lad.data.check import split_warnings
 from lad.data.folders import read_folder
-from lad.data.layouts import Layout
+from lad.data.layouts import Layout, Photo
+from lad.data.unlabeled import read_unlabeled
 from lad.engine.config import load_config
 from lad.engine.fit import REACHED_IOU, fit_settings, reachable_share
 from lad.engine.setup import class_keys, dataset_names, detectors
 
+UNLABELED = "unlabeled"  # name of a split and of a section
 MIN_ITERATIONS = 500  # of a training whose length is given in epochs
 NUM_EVALUATIONS = 5  # of such a training
 
 
 def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]:
-    """Loads a config for the folder ``args.data``; the overrides win over what that sets.
+    """Loads a config for ``args.data`` and ``args.unlabeled``; overrides win over what they set.
 
     Args:
         args: of the command line.
 
     Returns:
-        The config and what the folder holds.
+        The config and what the folders hold.
 
     Raises:
         ValueError: if config, overrides or data cannot be used.
         FileNotFoundError: if a file is missing.
     """
     config = load_config(args.config_file, args.opts)
-    layout = read_folder(args.data)
-    _check_masks(config, layout)
-    settings = data_settings(config, layout, data_folder(config, args.eval_only), args.opts)
+    folder = data_folder(config, args.eval_only)
+    layout, settings = Layout("images", [UNLABELED], {}), {}
+    if args.data:
+        layout = read_folder(args.data)
+        _check_masks(config, layout)
+        settings = data_settings(config, layout, folder, args.opts)
+    if args.unlabeled:
+        if args.eval_only:
+            raise ValueError("--unlabeled is for training: leave it out of an evaluation")
+        if OmegaConf.select(config, f"dataloader.train.{UNLABELED}") is None:
+            raise ValueError(
+                f"--unlabeled: the config has no dataloader.train.{UNLABELED} to set; see "
+                "configs/common/data/coco.py"
+            )
+        layout.splits[UNLABELED] = unlabeled_photos(args.unlabeled, layout)
+        settings[f"dataloader.train.{UNLABELED}.names"] = os.path.join(folder, f"{UNLABELED}.json")
     return load_config(args.config_file, args.opts, settings), layout
+
+
+def unlabeled_photos(folder: str, layout: Layout) -> list[Photo]:
+    """Returns the images in a folder that are in no split of the labeled data.
+
+    Raises:
+        ValueError: if none is left, or one cannot be read.
+        FileNotFoundError: if there is no such folder.
+    """
+    known = {photo.path for photos in layout.splits.values() for photo in photos}
+    found = [photo for photo in read_unlabeled(folder) if photo.path not in known]
+    if not found:
+        raise ValueError(f"--unlabeled {folder}: all of its images are in --data already")
+    return found
 
 
 def data_folder(config: DictConfig, eval_only: bool) -> str:
@@ -105,14 +134,19 @@ def _check_masks(config: DictConfig, layout: Layout) -> None:
 
 def describe_data(config: DictConfig, layout: Layout) -> list[str]:
     """Returns lines for the log: the data, the training's length, what anchors can reach."""
+    if "train" not in layout.splits:
+        return []
+    labeled = layout._replace(
+        splits={split: x for split, x in layout.splits.items() if split != UNLABELED}
+    )
     names = layout.class_names
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     splits = [
         f"{split} {len(photos)} images, {sum(len(photo.objects) for photo in photos)} objects"
-        for split, photos in layout.splits.items()
+        for split, photos in labeled.splits.items()
     ]
     lines = [f"Data ({layout.name}): {len(names)} classes ({shown}); {'; '.join(splits)}"]
-    lines += [f"Warning: {line}" for line in split_warnings(layout)]
+    lines += [f"Warning: {line}" for line in split_warnings(labeled)]
     train, batch_size = config.train, config.dataloader.train.total_batch_size
     epochs = train.max_iter * batch_size * train.accumulate / len(layout.splits["train"])
     lines.append(f"Training: train.max_iter={train.max_iter}, {epochs:.1f} epochs")

@@ -29,14 +29,21 @@ from lad.modeling.network import model_info
 logger = logging.getLogger(__name__)
 
 
-def evaluate(model: nn.Module, loader: Iterable, evaluator: DictConfig) -> dict[str, Any]:
-    """Evaluates the networks that `model_info` names; every process has to call it.
+def evaluate(
+    model: nn.Module,
+    loader: Iterable,
+    evaluator: DictConfig,
+    evaluated: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Evaluates networks of a model; every process has to call it.
 
     Args:
         model: not wrapped in DistributedDataParallel.
         loader: test loader.
         evaluator: config node of Detectron2's evaluator; each network whose results have a prefix
             gets a folder in its ``output_dir``.
+        evaluated: names of networks by the prefix of their results; None for those that
+            `model_info` names.
 
     Returns:
         Results by task, e.g. ``{"bbox": {"AP": ...}}``, or ``{"student/bbox": ...}`` with a prefix;
@@ -44,7 +51,7 @@ def evaluate(model: nn.Module, loader: Iterable, evaluator: DictConfig) -> dict[
     """
     results: dict[str, Any] = {}
     info = model_info(model)
-    for prefix, name in info.evaluated.items():
+    for prefix, name in (info.evaluated if evaluated is None else evaluated).items():
         node = evaluator
         if prefix and evaluator.get("output_dir"):
             node = copy.deepcopy(evaluator)

@@ -135,6 +135,8 @@ def collect_results(
     for row in sorted(rows, key=lambda x: x["iteration"]):
         last.update(row)
     evaluated = {k: x for k, x in last.items() if "/AP" in k}
+    # A frozen teacher is evaluated before its student.
+    evaluated = dict(sorted(evaluated.items(), key=lambda item: item[0].startswith("teacher/")))
     figures, classes = split_figures(evaluated)
     iterations = max((x["iteration"] for x in rows if "total_loss" in x), default=-1) + 1
     metric = best_metric or next((k for k in evaluated if k.rpartition("/")[2] == "AP"), "")

@@ -43,6 +43,7 @@ from lad.engine.setup import (
     set_up,
 )
 from lad.engine.signals import StopSignals, passed_on, stoppable
+from lad.engine.teacher import name_classes
 from lad.modeling.network import model_info
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
             args.opts.append(f"train.output_dir='{folder}'")
         layout, notes = None, []
         with user_errors():
-            if args.data:
+            if args.data or args.unlabeled:
                 cfg, layout = load_config_with_data(args)
             else:
                 cfg = load_config(args.config_file, args.opts)
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
                 folder = data_folder(cfg, args.eval_only)
                 write_coco_files(layout, folder, replace=args.eval_only or not args.resume)
                 notes = describe_data(cfg, layout)
+            name_classes(cfg)
         _launch(args, cfg, notes, device)
 
 

@@ -94,6 +94,8 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
         FileNotFoundError: if a checkpoint does not exist.
     """
     _check_numbers(config.train)
+    if OmegaConf.select(config, "dataloader.test.dataset.part") is not None:
+        raise ValueError("dataloader.test.dataset.part: the evaluator counts all images; remove it")
     folder, initial = config.train.output_dir, config.train.init_checkpoint
     if not isinstance(folder, str) or not folder:
         raise ValueError(f"train.output_dir={folder}: name a folder")
@@ -211,6 +213,17 @@ def check_classes(model: nn.Module, config: DictConfig, split: str) -> None:
                 f"dataset {name!r} has {len(classes)} classes, the model {number}: set "
                 f"{' and '.join(class_keys(config))} to {len(classes)}"
             )
+
+
+def check_unlabeled(model: nn.Module, config: DictConfig) -> None:
+    """Raises ValueError if a training has images without labels, but nothing learns from them."""
+    node = OmegaConf.select(config, "dataloader.train.unlabeled")
+    some = node and node.get("names") and node.get("ratio", 1.0)
+    if some and not model_info(model).takes_unlabeled:
+        raise ValueError(
+            "--unlabeled: none of the model's losses takes images without labels; use a config "
+            "with soft labels, such as configs/quick/solad.py"
+        )
 
 
 def last_checkpoint(folder: str) -> str:
