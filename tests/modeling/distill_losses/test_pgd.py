@@ -16,6 +16,7 @@ from helpers import (
 from lad.modeling.distill_losses.pgd import PGD, gaussian_weights
 from lad.modeling.distillation import Distillation
 from lad.ops.boxes import paired_iou
+from lad.structures import Targets
 
 ANCHORS = make_anchors(64, 64)
 SHAPES = [(8, 8), (4, 4), (2, 2)]
@@ -70,6 +71,21 @@ def test_masks_are_those_of_each_object(num_objects):
     ):
         assert torch.equal(own, expected.view(2, *shape))
     assert all((x[0] == 1).all() for x in masks.background)
+
+
+def test_objects_that_the_teacher_does_not_know_have_no_foreground():
+    targets = make_targets([[[8.0, 8, 40, 40], [20.0, 20, 60, 60]]], [(64, 64)])
+    predictions = make_predictions(1, ANCHORS).detach()
+    first, both = (
+        PGD().masks(predictions, targets, [f[:1] for f in FEATURES], known)
+        for known in (torch.tensor([True, False, True]), None)
+    )
+    one = Targets(*(x[:1] for x in targets[:4]))
+    alone = PGD().masks(predictions, one, [f[:1] for f in FEATURES])
+    for own, expected in zip(first.classes + first.boxes, alone.classes + alone.boxes, strict=True):
+        assert torch.equal(own, expected)
+    for own, expected in zip(first.background, both.background, strict=True):
+        assert torch.equal(own, expected)
 
 
 def test_the_best_anchor_of_a_cell_counts():

@@ -112,7 +112,9 @@ class PGD(DistillLoss):
                 ]
                 for adapter, own, other in blocks
             )
-            masks = self.masks(teacher.predictions.float(), targets, [y for _, y in class_pairs])
+            features = [y for _, y in class_pairs]
+            predictions = teacher.predictions.float()
+            masks = self.masks(predictions, targets, features, teacher.known_classes)
             class_loss = torch.stack(
                 [
                     self.class_term(x, y, foreground, background, 1 + 0.25 * level)
@@ -127,7 +129,11 @@ class PGD(DistillLoss):
             }
 
     def masks(
-        self, predictions: DensePredictions, targets: Targets, features: Sequence[Tensor]
+        self,
+        predictions: DensePredictions,
+        targets: Targets,
+        features: Sequence[Tensor],
+        known: Tensor | None = None,
     ) -> Masks:
         """Returns the masks.
 
@@ -135,6 +141,8 @@ class PGD(DistillLoss):
             predictions: the teacher's.
             targets: the objects.
             features: (N, C, H, W) of each level, whose cells are weighted.
+            known: (K,) bool, False for classes whose objects get no foreground; None if there are
+                none.
         """
         shapes = [x.shape[-2:] for x in features]
         anchors = predictions.anchors
@@ -155,12 +163,14 @@ class PGD(DistillLoss):
             image, gt_boxes = targets.image[part], targets.boxes[part]
             inside = ((gt_boxes[:, None, :2] < centers) & (centers < gt_boxes[:, None, 2:])).all(-1)
             outside = outside & ~_any_object(inside, image, size[0])
-            score = probabilities[image, :, targets.classes[part]]
+            classes = targets.classes[part]
+            counted = inside if known is None else inside & known[classes][:, None]
+            score = probabilities[image, :, classes]
             iou = paired_iou(boxes[image], gt_boxes[:, None])
             for exponent, weight in weights.items():
                 quality = score ** (1 - exponent) * iou**exponent
                 quality = _best_of_cell(quality, anchors.num_per_level, cells)
-                own = gaussian_weights(quality, centers, self.topk) * inside
+                own = gaussian_weights(quality, centers, self.topk) * counted
                 weights[exponent] = weight.index_reduce(0, image, own, "amax")
         parts = (weights[self.class_exponent], outside.float(), weights[self.box_exponent])
         return Masks(
