@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from lad.engine.run import main, start_training
 from lad.metrics import read_metrics
 
 TESTS = Path(__file__).parent
+SOURCES = os.pathsep.join([str(TESTS), str(TESTS.parent / "projects")])
 CONFIG = str(TESTS / "engine/detector_config.py")
 PLAIN = str(TESTS / "engine/plain_config.py")
 LAD = str(TESTS / "engine/lad_config.py")
@@ -27,7 +29,7 @@ LGD = str(TESTS / "engine/lgd_config.py")
 BEFORE = str(TESTS / "engine/colad_v0_config.py")
 THREADS = torch.get_num_threads()  # in other processes, which have to round alike
 CHECKPOINT_V0 = TESTS / "data/checkpoints/colad_v0.pth"
-TIMES = {"time", "data_time", "eta_seconds", "rank_data_time"}
+TIMES = {"time", "data_time", "eta_seconds", "rank_data_time", "eval_seconds"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,7 +80,7 @@ def finished_retinanet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     arguments = ["--config-file", RETINANET, f"train.output_dir={folder}/retinanet"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", SOURCES)
         with start_training(arguments, folder / "log.txt", threads=THREADS) as process:
             assert process.wait() == 0, (folder / "log.txt").read_text()
     return folder / "retinanet"
@@ -124,12 +126,39 @@ def test_what_inspect_lgd_cannot_do_is_one_line(finished_lgd, monkeypatch, capsy
     ("config", "whole"),
     [(CONFIG, "finished"), (RETINANET, "finished_retinanet"), (LGD, "finished_lgd")],
 )
+def test_validation_losses_change_nothing(config, whole, tmp_path, monkeypatch, request):
+    whole = request.getfixturevalue(whole)
+    folder, log = tmp_path / "run", tmp_path / "log.txt"
+    monkeypatch.setenv("PYTHONPATH", SOURCES)
+    arguments = ["--config-file", config, f"train.output_dir={folder}"]
+    arguments += ["train.eval_losses=true", "train.eval_period=3"]
+    with start_training(arguments, log, threads=THREADS) as process:
+        assert process.wait() == 0, log.read_text()
+    trained = [torch.load(x / "model_final.pth", weights_only=True) for x in (folder, whole)]
+    flat = [torch.utils._pytree.tree_flatten(x) for x in trained]
+    assert flat[0][1] == flat[1][1]
+    for ours, theirs in zip(flat[0][0], flat[1][0], strict=True):
+        equal = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+        assert equal
+    rows = metrics(folder)
+    names = {name for name in rows[7] if "loss" in name}
+    for iteration in (2, 5, 8):
+        assert {f"val/{name}" for name in names} <= rows[iteration].keys()
+    assert rows[8]["val/total_loss"] == pytest.approx(
+        sum(rows[8][f"val/{name}"] for name in names - {"total_loss"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "whole"),
+    [(CONFIG, "finished"), (RETINANET, "finished_retinanet"), (LGD, "finished_lgd")],
+)
 def test_training_killed_and_resumed_equals_the_whole_run(
     config, whole, tmp_path, monkeypatch, request
 ):
     whole = request.getfixturevalue(whole)
     folder, log = tmp_path / "killed", tmp_path / "log.txt"
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", SOURCES)
     arguments = ["--config-file", config, f"train.output_dir={folder}"]
     # Between iteration 3's line and iteration 4; the checkpoint is iteration 2's.
     with start_training([*arguments, "train.kill_at=4"], log, threads=THREADS) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,11 @@ from lad.engine.config import load_config
 from lad.engine.run import run as run_process
 from lad.engine.run import start_training
 from lad.engine.trainer import Trainer
-from toy_training import PairModel, ToyModel
+from toy_training import PairModel, ToyEvaluator, ToyModel
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(Path(__file__).parent / "engine/toy_config.py")
+SOURCES = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "projects")])
 TIMES = ("time", "data_time", "eta_seconds", "rank_data_time", "eval_seconds")
 
 
@@ -122,6 +124,144 @@ def test_run_resumed_after_a_kill_equals_the_whole_run(finished, tmp_path, monke
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_stops_and_the_resumed_run_equals_the_whole_run(
+    finished, tmp_path, monkeypatch, capsys, number
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    folder = tmp_path / "stopped"
+    hook = f"{{_target_:toy_training.SignalItself,iteration:4,number:{int(number)}}}"
+    windows = ("train.log_period=4", "train.eval_period=2")
+    whole = run(tmp_path / "whole", *SWITCHES, *windows)
+    assert_same(final(whole)["model"], final(finished)["model"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        run(folder, *SWITCHES, *windows, f"train.hooks=[{hook}]")
+    assert exit_.value.code == 128 + number
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "iteration 5 of 6 is saved" in last and "same command with --resume goes on" in last
+    assert (folder / "last_checkpoint").read_text() == "model_latest.pth"
+    run(folder, *SWITCHES, *windows, "--resume")  # a flag after the overrides
+    assert_same(final(folder), final(whole))
+    lines = metrics(folder)
+    del lines[4]  # written when it stopped
+    assert lines == metrics(whole)  # the last line is over iterations before the stop, too
+    assert not (folder / "model_latest.pth").exists()
+    assert_same(
+        torch.load(folder / "model_best.pth", weights_only=True),
+        torch.load(whole / "model_best.pth", weights_only=True),
+    )
+
+
+def test_evaluation_that_a_signal_stops_is_repeated(finished, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyEvaluator, "evaluate", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as exit_:
+            run(folder, *SWITCHES)
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert "iteration 2 of 6 is saved" in capsys.readouterr().out.splitlines()[-1]
+    run(folder, *SWITCHES, flags=["--resume"])
+    assert_same(final(folder), final(finished))
+    assert metrics(folder) == metrics(finished)
+
+
+def scores(monkeypatch, values):
+    """Makes the evaluations of a run give these values in turn."""
+    values = iter(values)
+    monkeypatch.setattr(ToyEvaluator, "evaluate", lambda _: {"toy": {"AP": next(values)}})
+
+
+EARLY = ("train.best.metric=toy/AP", "train.early_stop.patience=2", "train.eval_period=1")
+
+
+def test_early_stop(tmp_path, monkeypatch, capsys):
+    scores(monkeypatch, [1.0, 3.0, 3.0, float("nan"), 9.0])
+    folder = run(tmp_path / "run", *EARLY)
+    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 3
+    text = "stopped early after iteration 4 of 6: 2 evaluations without a better toy/AP"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["stopped_early"] == text and results["iterations"] == 4
+    assert results["best"] == {"metric": "toy/AP", "value": 3.0, "iteration": 2}
+    assert text in capsys.readouterr().out
+    assert text in (folder / "results.md").read_text()
+    lines = (folder / "metrics.json").read_text().splitlines()
+    assert all("NaN" not in line for line in lines)
+    assert [json.loads(x).get("toy/AP") for x in lines] == [1.0, 3.0, 3.0, None]
+    # There is nothing to resume, except with more patience.
+    before = final(folder)
+    run(folder, *EARLY, flags=["--resume"])
+    assert_same(final(folder), before)
+    scores(monkeypatch, [2.0, 2.0])
+    run(folder, *EARLY, "train.early_stop.patience=3", flags=["--resume"])
+    assert final(folder)["iteration"] == 4
+
+
+def test_early_stop_counts_evaluations_before_a_kill(tmp_path, monkeypatch):
+    original = Trainer.run_step
+
+    def killed(trainer):
+        if trainer.iter == 3:
+            raise KeyboardInterrupt
+        original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_step", killed)
+        scores(patch, [1.0, 3.0, 2.0])
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", *EARLY)
+    scores(monkeypatch, [1.0, 9.0])
+    run(tmp_path / "run", *EARLY, flags=["--resume"])
+    assert final(tmp_path / "run")["iteration"] == 3
+
+
+def test_dry_run_leaves_nothing(tmp_path, capsys):
+    folder = tmp_path / "output/run"
+    run(folder, *SWITCHES, "train.eval_period=1", flags=["--dry-run"])
+    assert not (tmp_path / "output").exists()
+    output = capsys.readouterr().out
+    assert "Dry run: 2 step(s) done. Memory " in output and "for 6 iterations" in output
+    assert "Evaluat" not in output.split("Starting training")[1]
+    with pytest.raises(SystemExit):
+        run(folder, flags=["--dry-run", "--resume"])
+    assert "goes with neither --resume nor --eval-only" in capsys.readouterr().err
+
+
+def test_a_failed_start_leaves_nothing(tmp_path, capsys):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "notes.txt").touch()
+    for folder in (tmp_path / "output/run", kept):
+        with pytest.raises(SystemExit):
+            run(folder, "optimizer.lr=-1")
+    assert [x.name for x in tmp_path.iterdir()] == ["kept"]
+    assert [x.name for x in kept.iterdir()] == ["notes.txt"]
+
+
+def test_what_the_console_shows(tmp_path, capsys):
+    folder = run(tmp_path / "run", flags=["--resume"])
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "Starting training from iteration 0" in line)
+    assert start < 15
+    assert any(f"--resume: {folder} has no checkpoint" in line for line in lines[:start])
+    assert any("Model: ToyModel" in x and "random initial weights" in x for x in lines[:start])
+    (line,) = [x for x in lines if "iter 3/6" in x]
+    for part in ("loss ", "square ", "size ", "lr 0.05", "mem "):
+        assert part in line
+    log = (folder / "log.txt").read_text()
+    assert "\033" not in log and "\033" not in "\n".join(lines)
+    for hidden in ("Environment:", "Config file", "max_iter: 6", "Saving checkpoint to"):
+        assert hidden in log and not any(hidden in line for line in lines)
+    assert "not built correctly" not in log
+
+
+def test_evaluation_of_a_file_spares_the_results_of_another_run(finished, tmp_path, capsys):
+    (tmp_path / "student.pth").write_bytes((finished / "model_final.pth").read_bytes())
+    with pytest.raises(SystemExit):
+        run(finished, f"train.init_checkpoint={tmp_path}/student.pth", flags=["--eval-only"])
+    assert "inference/ would be overwritten: choose another" in capsys.readouterr().err
+
+
 def test_two_runs_with_a_seed_are_equal_to_the_bit(finished, tmp_path):
     folder = run(tmp_path / "again", *SWITCHES)
     assert_same(final(folder), final(finished))
@@ -177,7 +317,7 @@ def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
 
 
 def test_training_in_a_process_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", SOURCES)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = ["--config-file", CONFIG, f"train.output_dir={folder}", "train.max_iter=1"]
@@ -239,7 +379,7 @@ def test_several_gpus_on_a_cpu_machine(tmp_path, capsys):
 
 
 def torchrun(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCES}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
         + ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
@@ -251,17 +391,41 @@ def torchrun(*arguments):
     )
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """Without dropout, whose draws differ by rank, halves of the batch give the whole's losses."""
-    overrides = ["model.dropout=0", "train.hooks=[{_target_:toy_training.SameWeights}]"]
-    one = run(tmp_path / "one", *overrides)
-    result = torchrun(f"train.output_dir={tmp_path}/two", *overrides)
+OVERRIDES = ["model.dropout=0", "train.hooks=[{_target_:toy_training.SameWeights}]"]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """A finished run of two processes."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    result = torchrun(f"train.output_dir={folder}", *OVERRIDES)
     assert result.returncode == 0, result.stderr[-3000:]
-    ours, theirs = metrics(tmp_path / "two"), metrics(one)
+    return folder
+
+
+def test_all_processes_stop_after_the_same_iteration(two_processes, tmp_path):
+    folder = tmp_path / "stopped"
+    # The second process alone gets the signal.
+    hook = "{_target_:toy_training.SignalItself,iteration:3,rank:1}"
+    hooks = f"train.hooks=[{{_target_:toy_training.SameWeights}},{hook}]"
+    result = torchrun(f"train.output_dir={folder}", "model.dropout=0", hooks)
+    assert result.returncode != 0
+    assert "SIGTERM: iteration 4 of 6 is saved" in result.stdout
+    assert "Traceback" not in result.stderr.split("torch/distributed")[0]
+    result = torchrun(f"train.output_dir={folder}", *OVERRIDES, "--resume")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_same(final(folder), final(two_processes))
+    assert metrics(folder) == metrics(two_processes)
+
+
+def test_two_processes_train_as_one(two_processes, tmp_path):
+    """Without dropout, whose draws differ by rank, halves of the batch give the whole's losses."""
+    one = run(tmp_path / "one", *OVERRIDES)
+    ours, theirs = metrics(two_processes), metrics(one)
     assert ours.keys() == theirs.keys()
     assert [ours[i].pop("ranks") for i in range(6)] == [2] * 6
     assert [theirs[i].pop("ranks") for i in range(6)] == [1] * 6
     for iteration, line in ours.items():
         torch.testing.assert_close(line, theirs[iteration], rtol=1e-5, atol=1e-6)
-    for name, value in final(tmp_path / "two")["model"].items():
+    for name, value in final(two_processes)["model"].items():
         torch.testing.assert_close(value, final(one)["model"][name], rtol=1e-5, atol=1e-6)

@@ -122,6 +122,26 @@ class KillItself(HookBase):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class SignalItself(HookBase):
+    """Sends a signal to the training's process before a step.
+
+    Args:
+        iteration: of the step.
+        number: of the signal.
+        rank: of the process that gets it.
+    """
+
+    def __init__(self, *, iteration: int, number: int = signal.SIGTERM, rank: int = 0):
+        self.iteration = iteration
+        self.number = number
+        self.rank = rank
+
+    def before_step(self) -> None:
+        """Sends it once the iteration is reached."""
+        if self.trainer.iter == self.iteration and comm.get_rank() == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
 class ToyTestLoader:
     """Three batches of one image each."""
 

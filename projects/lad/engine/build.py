@@ -84,6 +84,7 @@ def build_trainer(
     checkpointer = Checkpointer(model, train.output_dir, trainer=trainer)
     ema = EMAHook(model, train.ema.decay) if train.ema.enabled else None
     evaluated = model if ema is None else ema.model
+    saving = saving_hooks(cfg, checkpointer, evaluated, signals, dry_run=dry_run)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
@@ -95,8 +96,7 @@ def build_trainer(
             ema,
             *further,
             assignment_figures(cfg, model) if comm.is_main_process() and not dry_run else None,
-            DryRun() if dry_run else None,
-            *saving_hooks(cfg, checkpointer, evaluated, signals, dry_run=dry_run),
+            *([DryRun()] if dry_run else saving),
         ]
     )
     return trainer, checkpointer

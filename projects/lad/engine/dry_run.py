@@ -17,10 +17,7 @@ STEPS = 2  # the first is slower than all others
 
 
 class DryRun(HookBase):
-    """Ends a training after two steps, of which it times the second.
-
-    Register it before hooks that save.
-    """
+    """Ends a training after two steps, of which it times the second."""
 
     def before_step(self) -> None:
         """Starts the clock."""

@@ -134,9 +134,8 @@ def collect_results(
     last: dict[str, float] = {}
     for row in sorted(rows, key=lambda x: x["iteration"]):
         last.update(row)
-    evaluated = {k: x for k, x in last.items() if "/AP" in k}
-    # A frozen teacher is evaluated before its student.
-    evaluated = dict(sorted(evaluated.items(), key=lambda item: item[0].startswith("teacher/")))
+    keys = sorted((k for k in last if "/AP" in k), key=lambda k: k.startswith("teacher/"))
+    evaluated = {k: last[k] for k in keys}  # the student first
     figures, classes = split_figures(evaluated)
     iterations = max((x["iteration"] for x in rows if "total_loss" in x), default=-1) + 1
     metric = best_metric or next((k for k in evaluated if k.rpartition("/")[2] == "AP"), "")

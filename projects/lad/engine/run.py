@@ -46,7 +46,7 @@ from lad.engine.signals import StopSignals, passed_on, stoppable
 from lad.engine.teacher import name_classes
 from lad.modeling.network import model_info
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("lad.engine.run")  # also as __main__
 
 
 def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> None:

@@ -88,6 +88,8 @@ def mean_losses(model: nn.Module, loader: Iterable[list[dict]]) -> dict[str, flo
     if not ranks:
         return {}
     losses = {name: sum(x[name] for x in ranks) / len(ranks) for name in means}
+    if not losses:
+        return {}
     return {"val/total_loss": sum(losses.values()), **{f"val/{k}": x for k, x in losses.items()}}
 
 

@@ -116,7 +116,7 @@ def teaching(storage: EventStorage, window: int) -> str:
     taught = "student" if share == 1 else "teacher" if share == 0 else f"student {share:.0%}"
     names = [name for name in ("student", "teacher") if f"switch/{name}" in storage.latest()]
     values = [f"{name} {histories[f'switch/{name}'].median(window):.3g}" for name in names]
-    return f"taught by {taught} ({', '.join(values)})"
+    return f"taught by {taught}" + (f" ({', '.join(values)})" if values else "")
 
 
 def memory() -> int:
