@@ -23,10 +23,11 @@ MAY_IMPORT = {
         *("compat", "metrics", "structures", "ops", "assignment", "modeling"),
         *("checkpoint", "data", "visualize", "inspection"),
     },
-    "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine"},
+    "export": {"modeling"},
+    "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine", "export"},
     "cli": {
         *("media", "modeling", "checkpoint", "data", "visualize"),
-        *("inspection", "engine", "predict"),
+        *("inspection", "engine", "export", "predict"),
     },
 }
 

@@ -1,4 +1,4 @@
-"""Predictions of a trained detector on images, with the test settings of its config."""
+"""Predictions of a trained or exported detector on images, with the test settings of its config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from lad.engine.setup import (
     last_checkpoint,
     resolve_device,
 )
+from lad.export.runtime import ExportedDetector, is_exported
 from lad.media import read_image
 from lad.modeling.network import model_info
 from lad.visualize import draw_boxes
@@ -85,7 +86,7 @@ class Predictor:
 
     Args:
         run: a training's output folder, with its config.yaml and model_final.pth, or without that
-            the last checkpoint.
+            the last checkpoint; or an exported .onnx or .pt2 file, which needs nothing else.
         config: a path or a loaded LazyConfig, instead of ``run``.
         weights: a checkpoint; needed with ``config``, and with ``run`` instead of its own.
         network: "student" or "teacher"; by default the one that the config evaluates.
@@ -120,9 +121,37 @@ class Predictor:
             raise ValueError(f"threshold={threshold}: choose a number from 0 to 1")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: choose a number of at least 1")
-        self.device = resolve_device(device, key="device", known=DEVICES)
         self.threshold = threshold
         self.batch_size = batch_size
+        self._exported: ExportedDetector | None = None
+        if run is not None and is_exported(run):
+            self._open_exported(run, config, weights, network, device)
+        else:
+            self._open_trained(run, config, weights, network, device)
+        self._kept = None if classes is None else self._class_numbers(classes)
+
+    def _open_exported(
+        self, run: str | os.PathLike, config: Any, weights: Any, network: str | None, device: str
+    ) -> None:
+        for name, value in (("config", config), ("weights", weights), ("network", network)):
+            if value is not None:
+                raise ValueError(f"{run}: an exported file has its own; leave {name} out")
+        self.device = resolve_device("cpu" if device == "auto" else device, key="device")
+        if self.device != "cpu":
+            raise ValueError(f"device={device!r}: exported files run on the CPU here")
+        self._exported = ExportedDetector(run)
+        self.weights = os.fspath(run)
+        self.names = self._exported.metadata.class_names
+
+    def _open_trained(
+        self,
+        run: str | os.PathLike | None,
+        config: str | os.PathLike | DictConfig | None,
+        weights: str | os.PathLike | None,
+        network: str | None,
+        device: str,
+    ) -> None:
+        self.device = resolve_device(device, key="device", known=DEVICES)
         loaded, self.weights = _sources(run, config, weights)
         key, network = _choose_network(loaded, network)
         self.mapper = _test_mapper(loaded)
@@ -131,7 +160,6 @@ class Predictor:
         self.model.to(self.device)
         self.dataset = next(iter(dataset_names(loaded, "test")), "")
         self.names = _class_names(loaded, self.model, self.dataset)
-        self._kept = None if classes is None else self._class_numbers(classes)
 
     def __call__(self, image: ImageSource) -> Detections:
         """Returns the detections of one image."""
@@ -156,13 +184,24 @@ class Predictor:
 
     def category_ids(self) -> list[int]:
         """Returns the test dataset's category ids by class number, or the numbers without it."""
-        ids = _metadata(self.dataset, "thing_dataset_id_to_contiguous_id")
+        ids = self.known_category_ids()
         if ids is None:
             logger.warning("Category ids are unknown: the results have class numbers, from 0")
             return list(range(len(self.names)))
-        return sorted(ids, key=lambda category: ids[category])
+        return ids
+
+    def known_category_ids(self) -> list[int] | None:
+        """Returns the test dataset's category ids by class number, None without it."""
+        if self._exported is not None:
+            known = self._exported.metadata.category_ids
+            return None if known is None else list(known)
+        ids = _metadata(self.dataset, "thing_dataset_id_to_contiguous_id")
+        return None if ids is None else sorted(ids, key=lambda category: ids[category])
 
     def _predict(self, images: Sequence[ImageSource]) -> list[Detections]:
+        if self._exported is not None:
+            outputs = [self._exported(_to_array(image)) for image in images]
+            return [self._detections(*map(torch.from_numpy, x)) for x in outputs]
         inputs = [self._prepare(_to_array(image)) for image in images]
         sizes: dict[tuple[int, ...], list[int]] = {}
         for index, prepared in enumerate(inputs):
@@ -172,7 +211,9 @@ class Predictor:
             with torch.no_grad():
                 outputs = self.model([inputs[index] for index in indices])
             for index, output in zip(indices, outputs, strict=True):
-                found[index] = self._detections(output["instances"].to("cpu"))
+                instances = output["instances"].to("cpu")
+                boxes = instances.pred_boxes.tensor
+                found[index] = self._detections(boxes, instances.scores, instances.pred_classes)
         return [found[index] for index in range(len(inputs))]
 
     def _prepare(self, pixels: np.ndarray) -> dict:
@@ -183,13 +224,12 @@ class Predictor:
         tensor = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": pixels.shape[0], "width": pixels.shape[1]}
 
-    def _detections(self, instances: Instances) -> Detections:
-        keep = instances.scores >= self.threshold
+    def _detections(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Detections:
+        keep = scores >= self.threshold
         if self._kept is not None:
-            keep &= torch.isin(instances.pred_classes, self._kept)
-        classes = instances.pred_classes[keep]
-        names = tuple(self.names[number] for number in classes.tolist())
-        return Detections(instances.pred_boxes.tensor[keep], instances.scores[keep], classes, names)
+            keep &= torch.isin(classes, self._kept)
+        names = tuple(self.names[number] for number in classes[keep].tolist())
+        return Detections(boxes[keep], scores[keep], classes[keep], names)
 
     def _class_numbers(self, classes: Sequence[str | int]) -> Tensor:
         known = {name: number for number, name in enumerate(self.names)}

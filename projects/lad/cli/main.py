@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "eval": ("lad.engine.run", ("--eval-only",), "evaluate a checkpoint"),
     "predict": ("lad.cli.predict", (), "detect objects in images and videos"),
     "inspect": ("lad.cli.inspect_assignment", (), "show which anchors the networks assign"),
+    "export": ("lad.cli.export_model", (), "write a detector as ONNX or PyTorch program"),
     "check-data": ("lad.cli.check_dataset", (), "check a folder of labeled images"),
     "export-network": ("lad.cli.export_network", (), "take one network out of a checkpoint"),
     "convert": ("lad.cli.convert_checkpoint", (), "convert a checkpoint of another project"),

@@ -50,14 +50,19 @@ class AnchorGenerator:
             Grid(height, width, stride, side)
             for (height, width), stride, side in zip(shapes, self.strides, self.sizes, strict=True)
         )
+        if torch.compiler.is_compiling():  # an export's sizes may be symbols: no key of a cache
+            return self._make(grids, device)
         key = (grids, str(device))
         if self._cache is None or self._cache[0] != key:
-            numbers = tuple(grid.height * grid.width for grid in grids)
-            boxes = torch.cat([grid_boxes(grid) for grid in grids])
-            # Each coordinate contiguous in memory: faster to select and to compare.
-            boxes = boxes.t().contiguous().to(device).t()
-            self._cache = (key, Anchors(boxes, numbers, self.strides, grids))
+            self._cache = (key, self._make(grids, device))
         return self._cache[1]
+
+    def _make(self, grids: tuple[Grid, ...], device: torch.device | str) -> Anchors:
+        numbers = tuple(grid.height * grid.width for grid in grids)
+        boxes = torch.cat([grid_boxes(grid) for grid in grids])
+        # Each coordinate contiguous in memory: faster to select and to compare.
+        boxes = boxes.t().contiguous().to(device).t()
+        return Anchors(boxes, numbers, self.strides, grids)
 
     def best_iou(self, boxes: Tensor) -> Tensor:
         """Returns each (G, 4) box's highest IoU with an anchor of a feature map without borders.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lad import compat
 from lad.assignment.assigners import LabelAssigner
 from lad.modeling.network import DenseNetwork, Towers
+from lad.modeling.postprocess import NMSSettings, SelectedBoxes, topk_per_level
 from lad.ops.coders import TransformCoder
 from lad.structures import Anchors, Assignment, BoxCoder, DensePredictions, Grid, Targets
 
@@ -34,6 +35,10 @@ class Detectron2Network(DenseNetwork):
     anchor_generator: Any
     box2box_transform: Any
     label_anchors: Any
+    max_detections_per_image: int
+    test_nms_thresh: float
+    test_score_thresh: float
+    test_topk_candidates: int
     _is_second_pass = False
     _transpose_dense_predictions: Any
 
@@ -80,7 +85,8 @@ class Detectron2Network(DenseNetwork):
                 Grid(feature.shape[-2], feature.shape[-1], stride, side, offset * stride)
                 for feature, stride, side in zip(features, strides, sides, strict=True)
             )
-        anchors = Anchors(Boxes.cat(boxes).tensor, tuple(map(len, boxes)), strides, grids)
+        numbers = tuple(x.tensor.shape[0] for x in boxes)  # len() fails on an export's symbols
+        anchors = Anchors(Boxes.cat(boxes).tensor, numbers, strides, grids)
         quality_logits = quality[0][..., 0] if quality else None
         return DensePredictions(scores, "sigmoid", regression, quality_logits, anchors, self.coder)
 
@@ -154,6 +160,28 @@ class Detectron2Network(DenseNetwork):
             list(assignment.labels),
             list(predictions.regression.split(sizes, dim=1)),
             list(boxes),
+        )
+
+    def select_boxes(self, predictions: DensePredictions, image_sizes: Tensor) -> SelectedBoxes:
+        """Returns each level's best pairs of anchor and class, not clipped before NMS.
+
+        Detectron2 takes the pairs above the threshold and of these the best; this is the same.
+        """
+        scores = predictions.class_probabilities()
+        if predictions.quality is not None:
+            scores = (scores * predictions.quality.float().sigmoid()[..., None]).sqrt()
+        levels = scores.split(predictions.anchors.num_per_level, dim=1)
+        pair = topk_per_level([x.flatten(1) for x in levels], self.test_topk_candidates)
+        anchor, classes = pair // self.num_classes, pair % self.num_classes
+        image = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
+        boxes = predictions.boxes((image.flatten(), anchor.flatten())).unflatten(0, pair.shape)
+        return SelectedBoxes(boxes, scores.flatten(1).gather(1, pair), classes, anchor)
+
+    @property
+    def nms_settings(self) -> NMSSettings:
+        """Detectron2's settings; it has no score voting."""
+        return NMSSettings(
+            self.test_score_thresh, self.test_nms_thresh, self.max_detections_per_image, False
         )
 
     def training_state(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lad.assignment.assigners import LabelAssigner
 from lad.assignment.switch import RoleSwitch, SwitchRecord
 from lad.modeling.classes import ClassMap
+from lad.modeling.postprocess import NMSSettings, SelectedBoxes
 from lad.structures import (
     Assignment,
     BoxCoder,
@@ -251,6 +252,26 @@ class DenseNetwork(nn.Module):
         losses.
         """
         raise NotImplementedError
+
+    def select_boxes(self, predictions: DensePredictions, image_sizes: Tensor) -> SelectedBoxes:
+        """Returns the boxes that NMS starts from, by operations of fixed shapes, for export.
+
+        Args:
+            predictions: of N images.
+            image_sizes: (N, 2) heights and widths before padding.
+
+        Raises:
+            ValueError: if the network has none.
+        """
+        raise self._no_export()
+
+    @property
+    def nms_settings(self) -> NMSSettings:
+        """How the network makes detections of `select_boxes`; raises as that does."""
+        raise self._no_export()
+
+    def _no_export(self) -> ValueError:
+        return ValueError(f"{type(self).__name__} cannot be exported: it has no select_boxes")
 
     @contextmanager
     def second_pass(self) -> Iterator[None]:

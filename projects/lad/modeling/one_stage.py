@@ -17,7 +17,7 @@ from lad.modeling.anchor_generator import AnchorGenerator
 from lad.modeling.heads import PAAHead
 from lad.modeling.losses import DetectionLosses
 from lad.modeling.network import DenseNetwork, Towers
-from lad.modeling.postprocess import PostProcessor
+from lad.modeling.postprocess import NMSSettings, PostProcessor, SelectedBoxes
 from lad.ops.coders import DeltaCoder
 from lad.structures import Assignment, BoxCoder, DensePredictions, Targets
 
@@ -137,6 +137,15 @@ class OneStageDetector(DenseNetwork, DenseDetector):
         return self.detection_losses(
             predictions, assignment, targets, weighted=not assignment.distilled
         )
+
+    def select_boxes(self, predictions: DensePredictions, image_sizes: Tensor) -> SelectedBoxes:
+        """Returns the boxes that NMS starts from, as the post-processor selects them."""
+        return self.postprocessor.select_boxes(predictions, image_sizes)
+
+    @property
+    def nms_settings(self) -> NMSSettings:
+        """The settings of the post-processor."""
+        return self.postprocessor.nms_settings
 
     def forward_inference(
         self, images: ImageList, features: list[Tensor], outputs: Any

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances, pairwise_iou
@@ -12,6 +15,31 @@ from lad.structures import DensePredictions
 
 _VOTE_IOU = 0.01
 _VOTE_SIGMA = 0.025
+
+
+class SelectedBoxes(NamedTuple):
+    """The boxes that NMS starts from: a fixed number B for each of N images.
+
+    Attributes:
+        boxes: (N, B, 4) xyxy in pixels of the input.
+        scores: (N, B).
+        classes: (N, B) int64.
+        anchors: (N, B) int64 index of the anchor, level after level.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    anchors: Tensor
+
+
+class NMSSettings(NamedTuple):
+    """How detections are made of `SelectedBoxes`; the names are those of `PostProcessor`."""
+
+    score_thresh: float
+    nms_thresh: float
+    max_detections: int
+    score_voting: bool
 
 
 class PostProcessor:
@@ -64,21 +92,40 @@ class PostProcessor:
         Returns:
             (N, M, K) scores and (N, M, 4) boxes, clipped to the image.
         """
+        return self._select(predictions, image_sizes)[:2]
+
+    def _select(
+        self, predictions: DensePredictions, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what `select` does and the (N, M) anchors."""
         scores = predictions.class_probabilities()
         if predictions.quality is not None:
             scores = (scores * predictions.quality.float().sigmoid()[..., None]).sqrt()
-        keep, start = [], 0
-        for level in scores.amax(dim=-1).split(predictions.anchors.num_per_level, dim=1):
-            count = min(self.topk_candidates, level.shape[1])
-            keep.append(level.topk(count, dim=1).indices + start)
-            start += level.shape[1]
-        anchor = torch.cat(keep, dim=1)
+        levels = scores.amax(dim=-1).split(predictions.anchors.num_per_level, dim=1)
+        anchor = topk_per_level(levels, self.topk_candidates)
         image = torch.arange(len(anchor), device=anchor.device)[:, None].expand_as(anchor)
         at = image.flatten(), anchor.flatten()
         boxes = predictions.boxes(at).unflatten(0, anchor.shape)
         return (
             predictions.take(scores, at).unflatten(0, anchor.shape),
             clip_boxes(boxes, image_sizes[:, None]),
+            anchor,
+        )
+
+    def select_boxes(self, predictions: DensePredictions, image_sizes: Tensor) -> SelectedBoxes:
+        """Returns what `select` does with a row for each class of each anchor: B = M x K."""
+        scores, boxes, anchor = self._select(predictions, image_sizes)
+        classes = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
+        boxes = boxes[:, :, None].expand(-1, -1, scores.shape[-1], -1)
+        anchor = anchor[..., None].expand_as(scores)
+        parts = scores, classes, anchor
+        return SelectedBoxes(boxes.flatten(1, 2), *(x.flatten(1) for x in parts))
+
+    @property
+    def nms_settings(self) -> NMSSettings:
+        """The settings of `detect`."""
+        return NMSSettings(
+            self.score_thresh, self.nms_thresh, self.max_detections, self.score_voting
         )
 
     def detect(self, scores: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Instances:
@@ -94,6 +141,21 @@ class PostProcessor:
         instances.scores = scores[keep]
         instances.pred_classes = classes[keep]
         return instances
+
+
+def topk_per_level(levels: Sequence[Tensor], number: int) -> Tensor:
+    """Returns (N, M) indices of each level's highest values, best first, level after level.
+
+    Args:
+        levels: (N, R_l) values of each level.
+        number: taken per level, or all of a smaller level.
+    """
+    keep, start = [], 0
+    for level in levels:
+        count = torch.sym_min(number, level.shape[1])  # an export's sizes may be symbols
+        keep.append(level.topk(count, dim=1).indices + start)
+        start += level.shape[1]
+    return torch.cat(keep, dim=1)
 
 
 def vote(

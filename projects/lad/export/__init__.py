@@ -1,0 +1,1 @@
+"""Export of detectors as ONNX or PyTorch programs, and how they are run."""
