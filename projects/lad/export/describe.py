@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
+from torch import Tensor
 
 from lad.export.metadata import Metadata
 from lad.modeling.network import DenseNetwork
@@ -48,8 +49,8 @@ def describe(
         class_names=tuple(class_names),
         category_ids=None if category_ids is None else tuple(category_ids),
         channel_order=order,
-        pixel_mean=tuple(network.pixel_mean.flatten().tolist()),
-        pixel_std=tuple(network.pixel_std.flatten().tolist()),
+        pixel_mean=_shortest(network.pixel_mean),
+        pixel_std=_shortest(network.pixel_std),
         size=size,
         size_multiple=multiple,
         resize=_resize(mapper),
@@ -59,6 +60,11 @@ def describe(
         score_voting=settings.score_voting and not nms,
         nms_inside=nms,
     )
+
+
+def _shortest(values: Tensor) -> tuple[float, ...]:
+    """Returns float32 values as a person writes them: 123.675, not 123.67500305175781."""
+    return tuple(float(str(x)) for x in values.flatten().numpy())
 
 
 def _check_size(size: tuple[int, int], multiple: int) -> None:

@@ -107,8 +107,11 @@ def trace(
         dynamic = {"image": {1: multiple * rows, 2: multiple * columns}, "image_size": None}
     try:
         with torch.no_grad():
-            return torch.export.export(graph, example, dynamic_shapes=dynamic)
+            program = torch.export.export(graph, example, dynamic_shapes=dynamic)
     except Exception as error:  # torch.export has many
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "; choose a fixed size" if size is None else ""
         raise ValueError(f"torch.export cannot trace the network{remedy}: {reason}") from error
+    for node in program.graph.nodes:  # the file is not to hold the paths of this machine
+        node.meta.pop("stack_trace", None)
+    return program

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import logging
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -122,6 +127,19 @@ def require(*packages: str) -> None:
             ) from error
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what PyTorch's exporters print and warn of; their errors are raised."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
 def _open_onnx(path: str, threads: int) -> tuple[Callable[..., Any], dict[str, str]]:
     require("onnxruntime")
     import onnxruntime
@@ -136,20 +154,23 @@ def _open_onnx(path: str, threads: int) -> tuple[Callable[..., Any], dict[str, s
         raise ValueError(f"ONNX Runtime cannot open it: {reason}") from error
 
     def run(image: np.ndarray, image_size: np.ndarray) -> list[np.ndarray]:
-        return session.run(list(OUTPUTS), {"image": image, "image_size": image_size})
+        try:
+            return session.run(list(OUTPUTS), {"image": image, "image_size": image_size})
+        except Exception as error:  # as above
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: ONNX Runtime fails: {reason}") from error
 
     return run, session.get_modelmeta().custom_metadata_map
 
 
 def _open_pt2(path: str) -> tuple[Callable[..., Any], dict[str, str]]:
-    import json
-
     import torch
     import torchvision  # noqa: F401  its NMS may be part of the program
 
     extra = {PT2_METADATA: ""}
     try:
-        program = torch.export.load(path, extra_files=extra).module()
+        with quiet():
+            program = torch.export.load(path, extra_files=extra).module()
     except Exception as error:  # whatever unpacking raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"it is no exported program of PyTorch: {reason}") from error

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from lad.export.runtime import (
     SUFFIXES,
     ExportedDetector,
     is_exported,
+    quiet,
     require,
 )
 from lad.modeling.network import DenseNetwork
@@ -58,9 +55,11 @@ def export_detector(
     # In the same folder, so that the last step is a rename.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         file = Path(folder, path.name)
-        write(trace(graph, metadata.size, metadata.size_multiple), file, metadata)
-        detector = ExportedDetector(file)
+        with quiet():
+            program = trace(graph, metadata.size, metadata.size_multiple)
+            write(program, file, metadata)
         try:
+            detector = ExportedDetector(file)
             comparison = compare(detector, graph, (detector.prepare(x) for x in images))
         except ValueError as error:
             raise DifferentOutputs(f"{path}: removed, because {error}") from error
@@ -92,20 +91,23 @@ def write(program: torch.export.ExportedProgram, path: Path, metadata: Metadata)
         return
     import onnx_ir
 
-    with quiet():
-        try:
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = (str(error.__cause__ or error).splitlines() or [""])[0]
-            raise ValueError(f"the network has no ONNX form: {reason}") from error
+    try:
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = (str(error.__cause__ or error).splitlines() or [""])[0]
+        raise ValueError(f"the network has no ONNX form: {reason}") from error
     assert exported is not None
     model = exported.model
+    # What PyTorch notes there, such as its own graph, doubles the size of a small file.
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
     model.metadata_props.update(strings)
     if metadata.size is None:  # short names in place of formulas
         model.graph.inputs[0].shape = onnx_ir.Shape([3, "height", "width"])
@@ -113,16 +115,3 @@ def write(program: torch.export.ExportedProgram, path: Path, metadata: Metadata)
             for value, last in zip(model.graph.outputs, ([4], [], []), strict=True):
                 value.shape = onnx_ir.Shape(["n", *last])
     exported.save(str(path), external_data=False)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hides what PyTorch's exporters print and warn of; their errors are raised."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

@@ -50,7 +50,7 @@ class AnchorGenerator:
             Grid(height, width, stride, side)
             for (height, width), stride, side in zip(shapes, self.strides, self.sizes, strict=True)
         )
-        if torch.compiler.is_compiling():  # an export's sizes may be symbols: no key of a cache
+        if torch.compiler.is_compiling():  # an export's sizes and tensors are symbols
             return self._make(grids, device)
         key = (grids, str(device))
         if self._cache is None or self._cache[0] != key:
