@@ -1,6 +1,6 @@
 """Measures the speed of this project and of its references in one run.
 
-    python tools/benchmark.py assignment|step|inference|evaluation|loader [--json FILE]
+    python tools/benchmark.py assignment|step|inference|evaluation|export|loader [--json FILE]
 
 The last lines are the targets; the exit status is 1 when one is missed. Figures are in
 docs/performance.md.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import assignment, evaluation, inference, loader, step
+from benchmarks import assignment, evaluation, export, inference, loader, step
 from benchmarks.measure import Report
 
 MODES = {
@@ -20,6 +20,7 @@ MODES = {
     "step": step,
     "inference": inference,
     "evaluation": evaluation,
+    "export": export,
     "loader": loader,
 }
 

@@ -1,6 +1,7 @@
 """Exported files: what `lad export` writes and refuses, and predictions of the files."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lad import Predictor
 from lad.cli import export_model
 from lad.cli import predict as predict_tool
 from lad.export import runtime
+from lad.export.compare import unmatched
 from lad.export.describe import describe
 from lad.export.runtime import ExportedDetector
 from lad.export.write import export_detector
@@ -151,6 +153,22 @@ def test_a_retinanet_is_exported_too(tmp_path):
         expected = network([{"image": bgr, "height": 50, "width": 60}])[0]["instances"]
     np.testing.assert_allclose(boxes, expected.pred_boxes.tensor, atol=1e-2)
     assert (classes == expected.pred_classes.numpy()).all()
+
+
+def test_the_documented_code_gives_the_same(onnx_file, images, colad, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/export.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for name in ("student.onnx", "small.onnx"):
+        Path(name).write_bytes(onnx_file.read_bytes())
+    Image.open(images[0]).convert("RGB").save("photo.jpg")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    expected = Predictor(colad, threshold=0)("photo.jpg")
+    expected = tuple(x.numpy() for x in (expected.boxes, expected.scores, expected.classes))
+    found = tuple(names[name] for name in ("boxes", "scores", "classes"))
+    assert len(found[0]) == len(expected[0]) > 10
+    assert len(unmatched(found, expected)) == len(unmatched(expected, found)) == 0
 
 
 def test_other_outputs_remove_the_file_and_name_the_tensor(colad, tmp_path, monkeypatch, capsys):

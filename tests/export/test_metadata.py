@@ -11,6 +11,7 @@ from torch import nn
 from helpers import make_paa
 from lad.export.describe import describe
 from lad.export.metadata import Metadata
+from lad.modeling.backbones.timm import TimmBackbone
 from lad.modeling.network import DenseNetwork
 
 
@@ -84,6 +85,14 @@ def test_other_sizes_are_refused(options, message):
 def test_other_mappers_are_refused(test_mapper, message):
     with pytest.raises(ValueError, match=message):
         describe(make_paa(), test_mapper, class_names=["a", "b", "c"])
+
+
+def test_swin_needs_a_size():
+    network = make_paa()
+    network.backbone.bottom_up = TimmBackbone(name="swin_tiny_patch4_window7_224")
+    with pytest.raises(ValueError, match="Swin is exported for one size only: choose --size"):
+        describe(network, mapper(), class_names=["a", "b", "c"])
+    assert describe(network, mapper(), class_names=["a", "b", "c"], size=(64, 64)).size == (64, 64)
 
 
 def test_networks_without_a_fixed_number_of_boxes_are_refused():

@@ -10,6 +10,7 @@ from detectron2.data import transforms as T
 from torch import Tensor
 
 from lad.export.metadata import Metadata
+from lad.modeling.backbones.timm import PaddedSwinBlock
 from lad.modeling.network import DenseNetwork
 
 
@@ -37,6 +38,8 @@ def describe(
     """
     if not isinstance(network, DenseNetwork):
         raise ValueError(f"{type(network).__name__} cannot be exported: it is no DenseNetwork")
+    if size is None and any(isinstance(x, PaddedSwinBlock) for x in network.modules()):
+        raise ValueError("Swin is exported for one size only: choose --size HEIGHTxWIDTH")
     settings = network.nms_settings
     backbone: Any = network.backbone
     multiple = backbone.size_divisibility or max(x.stride for x in backbone.output_shape().values())
