@@ -96,6 +96,8 @@ def test_networks_weights_and_device_are_said():
     assert lines[2] == "Method: PairModel"
     assert lines[3].endswith("trained; random initial weights")
     assert lines[4] == "Teacher: ToyModel, 0.0 M parameters, frozen; weights: teacher.pth"
+    (line,) = describe_run(config, ToyModel(), resume_from="out/model_latest.pth")[2:]
+    assert line.endswith("trained; weights: out/model_latest.pth")
     optimizer = torch.optim.SGD(model.student.parameters(), lr=0.05)
     text = "\n".join(describe_training(config, optimizer))
     for part in ("6 iterations of 4 images, seed 7", "SGD, lr 0.05", "(EMA)", "every 3 iterations"):

@@ -9,9 +9,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from lad.engine import signals
-from lad.engine.signals import Stopped, StopSignals, passed_on, stoppable
+from lad.engine.signals import Stopped, StopSignals, let_workers_finish, passed_on, stoppable
 
 
 @pytest.fixture(autouse=True)
@@ -93,15 +94,40 @@ def test_a_late_second_ctrl_c_kills():
     assert not result.stdout and not result.stderr
 
 
-def test_workers_of_a_loader_survive_the_first_signal():
-    with StopSignals() as received:
-        child = os.fork()
-        if child == 0:
+class Signaled(Dataset):
+    """Sends both signals to its worker."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 1:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
-            os._exit(7)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        return index
+
+
+def test_workers_of_a_loader_survive_a_signal_to_all():
+    with StopSignals() as received:
+        loader = DataLoader(Signaled(), batch_size=None, num_workers=1)
+        let_workers_finish(loader)
+        assert list(loader) == [0, 1, 2, 3]
         assert not received.received
+    let_workers_finish([])  # any other loader
+
+
+def test_their_parent_ends_workers():
+    loader = DataLoader(Signaled(), batch_size=None, num_workers=1)
+    let_workers_finish(loader)
+    batches = iter(loader)
+    assert next(batches) == 0
+    (worker,) = batches._workers
+    # The main process would take the end of a worker for an error.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    worker.terminate()
+    worker.join(timeout=30)
+    signal.signal(signal.SIGCHLD, handler)
+    assert worker.exitcode == 0
 
 
 def test_a_waiting_process_passes_sigterm_on(monkeypatch):

@@ -34,7 +34,7 @@ from lad.engine.setup import (
     checkpoint_period,
     resolve_device,
 )
-from lad.engine.signals import StopSignals
+from lad.engine.signals import StopSignals, let_workers_finish
 from lad.engine.stopping import Checkpointer, EarlyStop, LatestCheckpointer, RecentMetrics
 from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
@@ -50,6 +50,7 @@ def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
         OSError: if a file of the data is missing.
     """
     loader = build(cfg, "dataloader.test")
+    let_workers_finish(loader)
     build(cfg, "dataloader.evaluator")  # each evaluation builds its own
     check_classes(model, cfg, "test")
     return loader
@@ -70,10 +71,12 @@ def build_trainer(
     if any(isinstance(hook, ModelHook) and hook.unused_parameters for hook in further):
         ddp["find_unused_parameters"] = True
     ddp_model = compat.create_ddp_model(model, device=resolve_device(train.device), **ddp)
+    loader = build(cfg, "dataloader.train")
+    let_workers_finish(loader)
     clip = train.clip_grad
     trainer = Trainer(
         ddp_model,
-        build(cfg, "dataloader.train"),
+        loader,
         build_optimizer(cfg.optimizer, model),
         accumulate=train.accumulate,
         amp_dtype=amp_dtype(train),
@@ -169,6 +172,7 @@ def evaluation_function(cfg: DictConfig, model: nn.Module) -> Callable[[], dict[
     if not cfg.train.get("eval_losses"):
         return function
     labeled = build_loss_loader(cfg)
+    let_workers_finish(labeled)
     return lambda: {**function(), **mean_losses(model, labeled)}
 
 

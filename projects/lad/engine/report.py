@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-def describe_run(config: DictConfig, model: nn.Module, *, config_file: str = "") -> list[str]:
-    """Returns the lines at the start of a run: versions, device, networks and settings."""
+def describe_run(
+    config: DictConfig, model: nn.Module, *, config_file: str = "", resume_from: str = ""
+) -> list[str]:
+    """Returns the lines at the start of a run: versions, device, networks and their weights."""
     device = resolve_device(config.train.device)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     if device == "cpu":
@@ -40,10 +42,10 @@ def describe_run(config: DictConfig, model: nn.Module, *, config_file: str = "")
     folder = config.train.output_dir
     source = f"{config_file}, " if config_file else ""
     lines.append(f"Config: {source}as a whole in {os.path.join(folder, 'config.yaml')}")
-    return lines + _networks(config, model)
+    return lines + _networks(config, model, resume_from)
 
 
-def _networks(config: DictConfig, model: nn.Module) -> list[str]:
+def _networks(config: DictConfig, model: nn.Module, resume_from: str) -> list[str]:
     """Returns a line for the model and one for each network of a method."""
     info = model_info(model)
     lines = []
@@ -55,7 +57,7 @@ def _networks(config: DictConfig, model: nn.Module) -> list[str]:
         size = sum(p.numel() for p in network.parameters()) / 1e6
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
         state = f"{trained:.1f} M trained" if trained else "frozen"
-        source = info.checkpoints.get(name) or config.train.init_checkpoint
+        source = resume_from or info.checkpoints.get(name) or config.train.init_checkpoint
         weights = f"weights: {source}" if source else "random initial weights"
         label = name.capitalize() if name else "Model"
         lines.append(

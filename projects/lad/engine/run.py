@@ -123,7 +123,9 @@ def run(args: argparse.Namespace, cfg: DictConfig, notes: Sequence[str] = ()) ->
         with user_errors():
             set_up(cfg, args)
             model = build(cfg, "model").to(resolve_device(cfg.train.device))
-            for line in [*describe_run(cfg, model, config_file=args.config_file), *notes]:
+            last = last_checkpoint(cfg.train.output_dir) if args.resume else ""
+            about = describe_run(cfg, model, config_file=args.config_file, resume_from=last)
+            for line in [*about, *notes]:
                 logger.info(line)
         if args.eval_only:
             do_eval(cfg, model, resume=args.resume)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 logger = logging.getLogger(__name__)
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -74,10 +76,9 @@ class StopSignals:
         self._old = {}
 
     def _handle(self, number: int, _frame: object) -> None:
-        if os.getpid() != self._process:
-            # A loader's worker: it works until the main process ends it.
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
-        elif not self.received:
+        if os.getpid() != self._process:  # of a forked process
+            return
+        if not self.received:
             self.received, self._time = number, time.monotonic()
             if not self._deferred:
                 self._raise()
@@ -107,6 +108,29 @@ class StopSignals:
             self._deferred = before
         if self.received and not before:
             self._raise()
+
+
+def let_workers_finish(loader: Any) -> None:
+    """Makes the workers of a `DataLoader` survive a signal to the whole group of processes.
+
+    A terminal's Ctrl-C and batch systems send it to all, and a step cannot be finished without its
+    data. SIGTERM of their own parent ends the workers.
+    """
+    if isinstance(loader, DataLoader) and loader.worker_init_fn is None:
+        loader.worker_init_fn = _obey_the_parent_only
+
+
+def _obey_the_parent_only(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextmanager
