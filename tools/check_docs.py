@@ -147,11 +147,12 @@ def run(text: str, folder: Path) -> str:
 
 def shorten(words: list[str], folder: Path) -> list[str]:
     """Returns a training's command with few iterations; a new training's folder is removed."""
-    if "--eval-only" in words or "--resume" in words:
+    if "--eval-only" in words:
         return [*words, *(x for x in SHORT if x.startswith(("dataloader", "train.device")))]
     config = words[words.index("--config-file") + 1]
     output = load_config(str(folder / config)).train.output_dir
-    shutil.rmtree(folder / output, ignore_errors=True)
+    if "--resume" not in words:
+        shutil.rmtree(folder / output, ignore_errors=True)
     small = [] if "--data" in words else [SMALL_TEST]
     return [*words, *SHORT, *small]
 
