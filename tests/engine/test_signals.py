@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -114,6 +115,15 @@ def test_workers_of_a_loader_survive_a_signal_to_all():
         assert list(loader) == [0, 1, 2, 3]
         assert not received.received
     let_workers_finish([])  # any other loader
+
+
+def test_other_forked_processes_end_as_ever():
+    with StopSignals() as received:
+        pool = multiprocessing.get_context("fork").Pool(1)
+        pool.apply(os.getpid)
+        pool.terminate()
+        pool.join()
+        assert not received.received
 
 
 def test_their_parent_ends_workers():

@@ -76,9 +76,11 @@ class StopSignals:
         self._old = {}
 
     def _handle(self, number: int, _frame: object) -> None:
-        if os.getpid() != self._process:  # of a forked process
-            return
-        if not self.received:
+        if os.getpid() != self._process:
+            # A forked process, such as a pool's, has inherited this handler.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not self.received:
             self.received, self._time = number, time.monotonic()
             if not self._deferred:
                 self._raise()
