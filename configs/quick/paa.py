@@ -13,6 +13,7 @@ train.update(
     epochs=30,
     fit_data=True,
     amp=dict(enabled="auto", dtype="bfloat16"),
+    best=dict(metric="bbox/AP"),
     max_iter=1000,
     seed=0,
     clip_grad=dict(enabled=True, type="norm", max=10.0),
