@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmark
-from benchmarks import assignment, evaluation, loader, measure
+from benchmarks import assignment, evaluation, export, loader, measure
 from benchmarks.measure import Report, interleaved, peak_memory
 
 TOOL = Path(__file__).parents[1] / "tools/benchmark.py"
@@ -115,6 +115,15 @@ def test_there_are_a_hundred_synthetic_detections_per_image():
     detections = evaluation.make_detections(truth, rng)
     assert [x["image_id"] for x in detections] == [1] * 100 + [2] * 100 + [3] * 100
     assert {x["image_id"] for x in truth["annotations"]} == {1, 2, 3}
+
+
+def test_exported_files_are_measured():
+    report = Report("export")
+    args = SimpleNamespace(size=(64, 64), models=["small"], threads=1, repeats=1)
+    export.run(args, report)
+    names = ["small, file [MiB]", "small, ONNX Runtime [ms]", "small, PyTorch [ms]"]
+    assert list(report.figures) == names
+    assert all(value > 0 for value in report.figures.values())
 
 
 def test_photos_are_jpegs_of_the_stated_size(tmp_path):

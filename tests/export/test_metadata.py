@@ -87,10 +87,11 @@ def test_other_mappers_are_refused(test_mapper, message):
         describe(make_paa(), test_mapper, class_names=["a", "b", "c"])
 
 
-def test_swin_needs_a_size():
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "tf_efficientnet_lite0"])
+def test_some_backbones_need_a_size(name):
     network = make_paa()
-    network.backbone.bottom_up = TimmBackbone(name="swin_tiny_patch4_window7_224")
-    with pytest.raises(ValueError, match="Swin is exported for one size only: choose --size"):
+    network.backbone.bottom_up = TimmBackbone(name=name, out_features=["res3"])
+    with pytest.raises(ValueError, match="are exported for one size only: choose --size HEIGHTx"):
         describe(network, mapper(), class_names=["a", "b", "c"])
     assert describe(network, mapper(), class_names=["a", "b", "c"], size=(64, 64)).size == (64, 64)
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
+from timm.layers import Conv2dSame
 from torch import Tensor
 
 from lad.export.metadata import Metadata
 from lad.modeling.backbones.timm import PaddedSwinBlock
 from lad.modeling.network import DenseNetwork
+
+_ONE_SIZE = PaddedSwinBlock, Conv2dSame
 
 
 def describe(
@@ -38,8 +41,11 @@ def describe(
     """
     if not isinstance(network, DenseNetwork):
         raise ValueError(f"{type(network).__name__} cannot be exported: it is no DenseNetwork")
-    if size is None and any(isinstance(x, PaddedSwinBlock) for x in network.modules()):
-        raise ValueError("Swin is exported for one size only: choose --size HEIGHTxWIDTH")
+    # With the sizes of their padding as formulas, torch.export did not end in 20 minutes.
+    if size is None and any(isinstance(x, _ONE_SIZE) for x in network.modules()):
+        raise ValueError(
+            "Swin and timm's tf_* models are exported for one size only: choose --size HEIGHTxWIDTH"
+        )
     settings = network.nms_settings
     backbone: Any = network.backbone
     multiple = backbone.size_divisibility or max(x.stride for x in backbone.output_shape().values())
