@@ -207,6 +207,7 @@ def test_the_predict_tool_takes_a_file(onnx_file, images, tmp_path, colad):
         (["{run}", "--size=100x96", "--output={here}/x.pt2"], "multiples of 16, such as 112x96"),
         (["{run}", "--size=100", "--output={here}/x.pt2"], "'100' is not HEIGHTxWIDTH"),
         (["{run}", "--size=96x96", "--dynamic"], "not allowed with argument --size"),
+        (["{here}/old.onnx", "--output={here}/x.pt2"], "old.onnx: it is exported already; name"),
         (["nowhere", "--output={here}/x.pt2"], "nowhere: it holds no config.yaml"),
         ([PLAIN, "--output={here}/x.pt2"], "weights: none are named"),
     ],

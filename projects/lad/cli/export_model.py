@@ -23,6 +23,7 @@ from lad.data.scenes import load_sources, make_scene
 from lad.engine.config import user_errors
 from lad.export.describe import describe
 from lad.export.metadata import Metadata
+from lad.export.runtime import is_exported
 from lad.export.write import DifferentOutputs, check_target, export_detector
 from lad.media import read_image
 from lad.predict import Predictor
@@ -74,9 +75,8 @@ def comparison_images(dataset: str, metadata: Metadata) -> tuple[list[np.ndarray
         name = "drawn digit scenes, because there are no test images"
     sizes = {metadata.padded(*metadata.resized(*x.shape[:2])) for x in images}
     if metadata.size is None and len(sizes) == 1:
-        # Half of the image has other proportions, and so another size after it is resized.
-        half = images[-1][: images[-1].shape[0] // 2]
-        images[-1] = np.ascontiguousarray(half)
+        # Other proportions, and so another size after the image is resized.
+        images[-1] = np.concatenate([images[-1], images[-1]], axis=1)
     return images, name
 
 
@@ -94,6 +94,10 @@ def _test_images(dataset: str) -> list[np.ndarray]:
 
 def export(args: argparse.Namespace) -> int:
     """Exports and returns the exit status."""
+    if is_exported(args.run):
+        raise ValueError(
+            f"{args.run}: it is exported already; name the output folder of a training"
+        )
     path = target(args)
     check_target(path)
     kind = "config" if Path(args.run).suffix in (".py", ".yaml") else "run"
