@@ -41,7 +41,7 @@ def describe(
     """
     if not isinstance(network, DenseNetwork):
         raise ValueError(f"{type(network).__name__} cannot be exported: it is no DenseNetwork")
-    # With the sizes of their padding as formulas, torch.export did not end in 20 minutes.
+    # With the sizes of their padding as formulas, torch.export did not end in 10 minutes.
     if size is None and any(isinstance(x, _ONE_SIZE) for x in network.modules()):
         raise ValueError(
             "Swin and timm's tf_* models are exported for one size only: choose --size HEIGHTxWIDTH"
