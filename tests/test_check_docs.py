@@ -67,3 +67,12 @@ def test_first_images_with_their_objects():
         "images": [{"id": 4}],
         "annotations": [{"image_id": 4}],
     }
+
+
+def test_what_a_page_has_written_is_removed(tmp_path):
+    (tmp_path / "folder/inside").mkdir(parents=True)
+    for name in ("kept", "written"):
+        (tmp_path / name).touch()
+    check_docs.remove({tmp_path / "folder", tmp_path / "written"})
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    check_docs.remove(set())

@@ -120,6 +120,15 @@ def prepare(folder: Path) -> None:
     (folder / "weights").mkdir()
 
 
+def remove(paths: set[Path]) -> None:
+    """Removes what the commands of a page have written: the next page may use the same names."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def first(coco: dict, count: int) -> dict:
     """Returns the first images of a COCO annotation file, with their objects."""
     images = [dict(image) for image in coco["images"][:count]]
@@ -191,10 +200,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = [Command("(before)", 0, text) for text in FIRST]
         for page in pages:
             commands += find_commands(str(page.relative_to(ROOT)), page.read_text())
-        for command in commands:
-            if command.line and not (folder / "TEACHER.pth").exists():
+        before: set[Path] = set()
+        for previous, command in zip([None, *commands], commands, strict=False):
+            if command.line and not before:
                 for name in ("TEACHER.pth", "my_teacher.pth"):
                     shutil.copy(folder / "output/digits/teacher/model_final.pth", folder / name)
+                before = set(folder.iterdir())
+            if before and previous is not None and previous.page != command.page:
+                remove(set(folder.iterdir()) - before)
             outcome = run(command.text, folder)
             counts[re.split("[: ]", outcome)[0]] += 1
             print(f"{command.page}:{command.line}: {command.text}\n    {outcome}", flush=True)
