@@ -171,7 +171,8 @@ class PGD(DistillLoss):
                 quality = score ** (1 - exponent) * iou**exponent
                 quality = _best_of_cell(quality, anchors.num_per_level, cells)
                 own = gaussian_weights(quality, centers, self.topk) * counted
-                weights[exponent] = weight.index_reduce(0, image, own, "amax")
+                rows = image[:, None].expand_as(own)
+                weights[exponent] = weight.scatter_reduce(0, rows, own, "amax")
         parts = (weights[self.class_exponent], outside.float(), weights[self.box_exponent])
         return Masks(
             *(
