@@ -83,12 +83,12 @@ class Anchors(NamedTuple):
         x, y = (self.boxes[:, :2] + self.boxes[:, 2:]).t() * 4
         return (y < limits[:, :1]) & (x < limits[:, 1:])
 
-    def per_anchor(self, values: tuple[int, ...]) -> Tensor:
+    def per_anchor(self, values: Sequence[int] | Tensor) -> Tensor:
         """Returns (R,): the value of each anchor's level."""
         device = self.boxes.device
         counts = torch.tensor(self.num_per_level, device=device)
-        values_tensor = torch.tensor(values, device=device)
-        return values_tensor.repeat_interleave(counts, output_size=len(self.boxes))
+        values = torch.as_tensor(values, device=device)
+        return values.repeat_interleave(counts, output_size=len(self.boxes))
 
 
 def pad_sizes(image_sizes: Tensor) -> Tensor:
@@ -141,6 +141,13 @@ class DensePredictions(NamedTuple):
         """Returns float32 class probabilities, (N, R, K), or (P, K) of the anchors ``at``."""
         scores = (self.scores if at is None else self.take(self.scores, at)).float()
         return scores.sigmoid() if self.activation == "sigmoid" else scores
+
+    def detection_scores(self) -> Tensor:
+        """Returns (N, R, K) float32: class probabilities, with a quality their geometric mean."""
+        scores = self.class_probabilities()
+        if self.quality is None:
+            return scores
+        return (scores * self.quality.float().sigmoid()[..., None]).sqrt()
 
     def detach(self) -> DensePredictions:
         """Returns the same predictions outside the autograd graph."""

@@ -167,9 +167,7 @@ class Detectron2Network(DenseNetwork):
 
         Detectron2 takes the pairs above the threshold and of these the best; this is the same.
         """
-        scores = predictions.class_probabilities()
-        if predictions.quality is not None:
-            scores = (scores * predictions.quality.float().sigmoid()[..., None]).sqrt()
+        scores = predictions.detection_scores()
         levels = scores.split(predictions.anchors.num_per_level, dim=1)
         pair = topk_per_level([x.flatten(1) for x in levels], self.test_topk_candidates)
         anchor, classes = pair // self.num_classes, pair % self.num_classes

@@ -16,11 +16,15 @@ from lad.structures import Assignment, BoxCoder, DensePredictions, Targets
 _EPS = 1e-6
 
 
+def is_positive(predictions: DensePredictions, assignment: Assignment) -> Tensor:
+    """Returns (N, R) bool: the anchors with an object."""
+    labels = assignment.labels
+    return (labels >= 0) & (labels < predictions.scores.shape[-1])
+
+
 def positives(predictions: DensePredictions, assignment: Assignment) -> tuple[Tensor, Tensor]:
     """Returns the (P,) image and anchor indices of the positives."""
-    labels = assignment.labels
-    is_positive = (labels >= 0) & (labels < predictions.scores.shape[-1])
-    image, anchor = is_positive.nonzero(as_tuple=True)
+    image, anchor = is_positive(predictions, assignment).nonzero(as_tuple=True)
     return image, anchor
 
 

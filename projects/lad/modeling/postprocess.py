@@ -98,9 +98,7 @@ class PostProcessor:
         self, predictions: DensePredictions, image_sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns what `select` does and the (N, M) anchors."""
-        scores = predictions.class_probabilities()
-        if predictions.quality is not None:
-            scores = (scores * predictions.quality.float().sigmoid()[..., None]).sqrt()
+        scores = predictions.detection_scores()
         levels = scores.amax(dim=-1).split(predictions.anchors.num_per_level, dim=1)
         anchor = topk_per_level(levels, self.topk_candidates)
         image = torch.arange(len(anchor), device=anchor.device)[:, None].expand_as(anchor)

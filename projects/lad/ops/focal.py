@@ -80,6 +80,19 @@ def focal_positive(scores: Tensor, activation: str, alpha: float, gamma: float) 
     return alpha * (1 - scores) ** gamma * entropy
 
 
+def cross_entropy(scores: Tensor, activation: str, target: Tensor) -> Tensor:
+    """Returns the binary cross-entropy to soft targets, elementwise.
+
+    Args:
+        scores: logits or probabilities, any shape, float32.
+        activation: "sigmoid" for logits, "none" for probabilities (logarithms clamped at -100).
+        target: probabilities of the same shape.
+    """
+    if activation == "sigmoid":
+        return F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+    return F.binary_cross_entropy(scores, target, reduction="none")
+
+
 def quality_focal(scores: Tensor, activation: str, quality: Tensor, beta: float) -> Tensor:
     """Loss of scores whose target is a quality, elementwise (arXiv 2006.04388, equation 2).
 
@@ -92,10 +105,6 @@ def quality_focal(scores: Tensor, activation: str, quality: Tensor, beta: float)
         quality: y in 0..1, the same shape, without gradients.
         beta: focusing exponent.
     """
-    if activation == "sigmoid":
-        entropy = F.binary_cross_entropy_with_logits(scores, quality, reduction="none")
-        probability = scores.sigmoid()
-    else:
-        entropy = F.binary_cross_entropy(scores, quality, reduction="none")
-        probability = scores
+    probability = scores.sigmoid() if activation == "sigmoid" else scores
+    entropy = cross_entropy(scores, activation, quality)
     return (quality - probability).abs() ** beta * entropy

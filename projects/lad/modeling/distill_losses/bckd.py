@@ -10,12 +10,11 @@ from lad.modeling.distill_losses.common import (
     cross_entropy,
     foreground,
     require_teacher,
-    without_autocast,
 )
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.ops.boxes import paired_giou
 from lad.ops.ranks import sum_over_ranks
-from lad.structures import Assignment, Targets
+from lad.structures import Anchors, Assignment, Targets
 
 
 class BCKD(DistillLoss):
@@ -57,10 +56,10 @@ class BCKD(DistillLoss):
     ) -> dict[str, Tensor]:
         """Returns ``loss_bckd_cls`` and ``loss_bckd_box``."""
         assert teacher is not None and assignment is not None
-        with without_autocast(student.predictions.scores):
+        with torch.autocast(student.predictions.scores.device.type, enabled=False):
             own, other = student.predictions.float(), teacher.predictions.float()
             positive, num_positives = foreground(own, assignment)
-            counted = (assignment.labels >= 0) & self._active(positive, own.anchors.num_per_level)
+            counted = (assignment.labels >= 0) & active(positive, own.anchors)
             target = other.class_probabilities()
             gap = (target - own.class_probabilities()).abs()
             if teacher.known_classes is not None:
@@ -72,10 +71,13 @@ class BCKD(DistillLoss):
                 "loss_bckd_box": self.box_weight * (box_loss * counted).sum() / num_positives,
             }
 
-    @staticmethod
-    def _active(positive: Tensor, num_per_level: tuple[int, ...]) -> Tensor:
-        """Returns (R,) bool: whether the anchor's level has a positive, in any process."""
-        counts = torch.stack([x.sum() for x in positive.split(num_per_level, dim=1)])
-        sizes = torch.tensor(num_per_level, device=positive.device)
-        total = positive.shape[1]
-        return (sum_over_ranks(counts) > 0).repeat_interleave(sizes, output_size=total)
+
+def active(positive: Tensor, anchors: Anchors) -> Tensor:
+    """Returns (R,) bool: whether the anchor's level has a positive, in any process.
+
+    Args:
+        positive: (N, R) bool.
+        anchors: R anchors.
+    """
+    counts = torch.stack([x.sum() for x in positive.split(anchors.num_per_level, dim=1)])
+    return anchors.per_anchor(sum_over_ranks(counts) > 0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lad.modeling.network import DenseNetwork
+from lad.modeling.distill_loss import DistillLoss
+from lad.modeling.losses import is_positive
+from lad.modeling.network import DenseNetwork, NetworkOutput
+from lad.modeling.towers import Block, tower_blocks
+from lad.ops import focal
 from lad.ops.ranks import mean_over_ranks
 from lad.structures import Assignment, DensePredictions
 
@@ -49,16 +51,10 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(scores: Tensor, activation: str, target: Tensor) -> Tensor:
-    """Returns the binary cross-entropy to soft targets, elementwise.
-
-    Args:
-        scores: logits or probabilities, any shape, float32.
-        activation: "sigmoid" for logits, "none" for probabilities.
-        target: probabilities of the same shape.
-    """
-    if activation == "sigmoid":
-        return F.binary_cross_entropy_with_logits(scores, target, reduction="none")
-    return F.binary_cross_entropy(scores.clamp(_EPS, 1 - _EPS), target, reduction="none")
+    """Returns `lad.ops.focal.cross_entropy`, with probabilities clamped for finite gradients."""
+    if activation != "sigmoid":
+        scores = scores.clamp(_EPS, 1 - _EPS)
+    return focal.cross_entropy(scores, activation, target)
 
 
 def foreground(predictions: DensePredictions, assignment: Assignment) -> tuple[Tensor, Tensor]:
@@ -66,11 +62,57 @@ def foreground(predictions: DensePredictions, assignment: Assignment) -> tuple[T
 
     The number is the mean over the processes.
     """
-    labels = assignment.labels
-    positive = (labels >= 0) & (labels < predictions.scores.shape[-1])
+    positive = is_positive(predictions, assignment)
     return positive, mean_over_ranks(positive.sum().float()).clamp(min=1)
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
-    """Returns a context in which operations on the device of ``x`` keep float32."""
-    return torch.autocast(x.device.type, enabled=False)
+class TowerLoss(DistillLoss):
+    """A loss between features of one block of both networks' towers.
+
+    Towers of other channels get a 1x1 convolution on the student's side.
+
+    Args:
+        **schedule: ``start`` and ``until`` of `DistillLoss`.
+
+    Attributes:
+        block: index of the block in a tower, such as -2 for the last but one.
+        place: "before" or "after" the block's ReLU.
+    """
+
+    block: int
+    place: str
+
+    def __init__(self, **schedule: float):
+        super().__init__(**schedule)
+        self.adapters = nn.ModuleList()
+
+    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
+        """Requires towers with the block; makes the convolutions that the channels need."""
+        own, other = (self.blocks(x) for x in (student, require_teacher(self, teacher)))
+        self.adapters = channel_adapters([x.channels for x in own], [x.channels for x in other])
+
+    def blocks(self, network: DenseNetwork) -> list[Block]:
+        """Returns the block of the class tower and that of the box tower."""
+        minimum = self.block + 1 if self.block >= 0 else -self.block
+        towers = tower_blocks(network, type(self).__name__, minimum)
+        return [tower[self.block] for tower in towers]
+
+    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
+        """Returns the modules with the features."""
+        return [getattr(block, self.place) for block in self.blocks(network)]
+
+    def pairs(
+        self, student: NetworkOutput, teacher: NetworkOutput
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Returns the float32 features of the student, adapted, and of the teacher.
+
+        They are (N, C, H_l, W_l) of each level, of the class tower, then of the box tower.
+        """
+        own, other = (
+            [x.intermediates[name] for name in self.intermediates(x.network)]
+            for x in (student, teacher)
+        )
+        return [
+            [(adapter(x.float()), y.float()) for x, y in zip(*levels, strict=True)]
+            for adapter, *levels in zip(self.adapters, own, other, strict=True)
+        ]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import torch
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from lad.modeling.distill_loss import DistillLoss
 from lad.modeling.distill_losses.common import (
-    channel_adapters,
+    TowerLoss,
     channel_statistics,
     cross_entropy,
     foreground,
-    require_teacher,
-    without_autocast,
 )
-from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
-from lad.modeling.towers import Block, tower_blocks
+from lad.modeling.network import NetworkOutput, without_gradients
 from lad.ops.boxes import paired_giou
 from lad.ops.coders import DistributionCoder
 from lad.ops.distributions import distribution_kl
@@ -24,7 +19,7 @@ from lad.ops.ranks import mean_over_ranks
 from lad.structures import Assignment, DensePredictions, Targets
 
 
-class CrossKD(DistillLoss):
+class CrossKD(TowerLoss):
     """What the teacher's last layers make of the student's features, against the teacher's output.
 
     The student's output of the last but one convolution of each tower (before its ReLU) gets the
@@ -51,6 +46,8 @@ class CrossKD(DistillLoss):
     """
 
     needs_assignment = True
+    block = -2
+    place = "before"
 
     def __init__(
         self,
@@ -66,16 +63,6 @@ class CrossKD(DistillLoss):
         self.box_weight = box_weight
         self.quality_weight = quality_weight
         self.distribution_weight = distribution_weight
-        self.adapters = nn.ModuleList()
-
-    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-        """Requires towers of two convolutions; makes the convolutions that the channels need."""
-        own, other = (_cut(network) for network in (student, require_teacher(self, teacher)))
-        self.adapters = channel_adapters([x.channels for x in own], [x.channels for x in other])
-
-    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
-        """Returns the modules before the last but one ReLU of both towers."""
-        return [block.before for block in _cut(network)]
 
     def forward(
         self,
@@ -90,7 +77,7 @@ class CrossKD(DistillLoss):
         """
         assert teacher is not None and assignment is not None
         cross = self.cross_predictions(student, teacher)
-        with without_autocast(cross.scores):
+        with torch.autocast(cross.scores.device.type, enabled=False):
             return self.between(cross.float(), teacher.predictions.float(), assignment)
 
     def cross_predictions(self, student: NetworkOutput, teacher: NetworkOutput) -> DensePredictions:
@@ -100,15 +87,8 @@ class CrossKD(DistillLoss):
         """
         network = teacher.network
         with network.second_pass(), without_gradients(network):
-            features = []
-            blocks = zip(self.adapters, _cut(student.network), _cut(network), strict=True)
-            for adapter, own, other in blocks:
-                pairs = zip(
-                    student.intermediates[own.before],
-                    teacher.intermediates[other.before],
-                    strict=True,
-                )
-                features.append([other.rest(align(adapter(x), y)) for x, y in pairs])
+            towers = zip(self.pairs(student, teacher), self.blocks(network), strict=True)
+            features = [[block.rest(align(x, y)) for x, y in pairs] for pairs, block in towers]
             return network.predict_from_towers(*features)
 
     def between(
@@ -152,12 +132,7 @@ class CrossKD(DistillLoss):
 
 def align(student: Tensor, teacher: Tensor) -> Tensor:
     """Returns (N, C, H, W) maps with another's mean and deviation per channel."""
-    with without_autocast(student):
+    with torch.autocast(student.device.type, enabled=False):
         student, teacher = student.float(), teacher.float()
         (mean, deviation), (to_mean, to_deviation) = map(channel_statistics, (student, teacher))
         return (student - mean) / deviation * to_deviation + to_mean
-
-
-def _cut(network: DenseNetwork) -> list[Block]:
-    """Returns the last but one block of both towers."""
-    return [blocks[-2] for blocks in tower_blocks(network, "CrossKD", minimum=2)]

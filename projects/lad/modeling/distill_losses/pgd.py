@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lad.modeling.distill_loss import DistillLoss
-from lad.modeling.distill_losses.common import (
-    channel_adapters,
-    require_teacher,
-    without_autocast,
-)
-from lad.modeling.network import DenseNetwork, NetworkOutput
-from lad.modeling.towers import Block, tower_blocks
+from lad.modeling.distill_losses.common import TowerLoss
+from lad.modeling.network import NetworkOutput
 from lad.ops.boxes import paired_iou
 from lad.ops.ranks import mean_over_ranks
 from lad.structures import Assignment, DensePredictions, Targets
@@ -38,7 +32,7 @@ class Masks(NamedTuple):
     boxes: list[Tensor]
 
 
-class PGD(DistillLoss):
+class PGD(TowerLoss):
     """Features after the first block of both towers, weighted by the teacher's predictions.
 
     The best cells of an object are those of the highest quality: the teacher's score for its class
@@ -61,6 +55,9 @@ class PGD(DistillLoss):
         **schedule: ``start`` and ``until`` of `DistillLoss`.
     """
 
+    block = 0
+    place = "after"
+
     def __init__(
         self,
         *,
@@ -79,16 +76,6 @@ class PGD(DistillLoss):
         self.class_exponent = class_exponent
         self.box_exponent = box_exponent
         self.topk = topk
-        self.adapters = nn.ModuleList()
-
-    def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
-        """Requires towers; makes the convolutions that the channels need."""
-        own, other = (_cut(network) for network in (student, require_teacher(self, teacher)))
-        self.adapters = channel_adapters([x.channels for x in own], [x.channels for x in other])
-
-    def intermediates(self, network: DenseNetwork) -> Sequence[str]:
-        """Returns the first ReLU of both towers."""
-        return [block.after for block in _cut(network)]
 
     def forward(
         self,
@@ -99,19 +86,8 @@ class PGD(DistillLoss):
     ) -> dict[str, Tensor]:
         """Returns ``loss_pgd_cls`` and ``loss_pgd_box``."""
         assert teacher is not None
-        with without_autocast(student.predictions.scores):
-            blocks = zip(self.adapters, _cut(student.network), _cut(teacher.network), strict=True)
-            class_pairs, box_pairs = (
-                [
-                    (adapter(x.float()), y.float())
-                    for x, y in zip(
-                        student.intermediates[own.after],
-                        teacher.intermediates[other.after],
-                        strict=True,
-                    )
-                ]
-                for adapter, own, other in blocks
-            )
+        with torch.autocast(student.predictions.scores.device.type, enabled=False):
+            class_pairs, box_pairs = self.pairs(student, teacher)
             features = [y for _, y in class_pairs]
             predictions = teacher.predictions.float()
             masks = self.masks(predictions, targets, features, teacher.known_classes)
@@ -264,8 +240,3 @@ def _any_object(inside: Tensor, image: Tensor, num_images: int) -> Tensor:
     """Returns (N, R) bool from (G, R) bool: whether any object of the image has it."""
     counts = inside.new_zeros((num_images, inside.shape[1]), dtype=torch.int32)
     return counts.index_add(0, image, inside.int()) > 0
-
-
-def _cut(network: DenseNetwork) -> list[Block]:
-    """Returns the first block of both towers."""
-    return [blocks[0] for blocks in tower_blocks(network, "PGD")]

@@ -11,7 +11,6 @@ from lad.modeling.distill_losses.common import (
     channel_statistics,
     feature_channels,
     require_teacher,
-    without_autocast,
 )
 from lad.modeling.network import DenseNetwork, NetworkOutput
 from lad.structures import Assignment, Targets
@@ -53,7 +52,7 @@ class PKD(DistillLoss):
     ) -> dict[str, Tensor]:
         """Returns ``loss_pkd``."""
         assert teacher is not None
-        with without_autocast(student.features[0]):
+        with torch.autocast(student.features[0].device.type, enabled=False):
             # The adapters are as many as the levels that count.
             levels = zip(self.adapters, student.features, teacher.features, strict=False)
             losses = [decorrelation(x(own.float()), other.float()) for x, own, other in levels]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lad.modeling.distill_loss import DistillLoss
+from lad.modeling.distill_losses.common import feature_channels
 from lad.modeling.distill_losses.lgd.teacher import LabelGuidedTeacher
 from lad.modeling.network import DenseNetwork, NetworkOutput, without_gradients
 from lad.structures import Assignment, Targets
@@ -60,9 +60,7 @@ class LGD(DistillLoss):
 
     def check(self, student: DenseNetwork, teacher: DenseNetwork | None) -> None:
         """Requires the student's number of channels and classes."""
-        backbone: Any = student.backbone
-        shapes = backbone.output_shape()
-        channels = {shapes[name].channels for name in student.head_in_features}
+        channels = set(feature_channels(student))
         if channels != {self.teacher.channels}:
             raise ValueError(
                 f"LGD's teacher has channels={self.teacher.channels}, the student's features "
