@@ -14,9 +14,10 @@ import train_net
 from labeled_folders import write_yolo
 from lad import Predictor
 from lad.data.layouts import Layout, Photo
+from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
 from lad.engine.data import data_settings, describe_data
-from lad.engine.fit import reachable_share, resized_boxes
+from lad.engine.fit import resized_boxes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(Path(__file__).with_name("folder_config.py"))
@@ -95,9 +96,9 @@ def test_share_of_boxes_that_anchors_reach():
     """Short side 64 to 64: anchors of 16, 32 and 64 pixels at strides 4, 8 and 16."""
     config = load_config(TINY)
     photos = [photo([24, 24, 16, 16], [0, 30, 64, 4], size=(64, 64))]
-    assert reachable_share(config, photos) == 0.5
-    assert reachable_share(config, [photo()]) is None
-    assert reachable_share(load_config(str(CONFIGS / "digits/fcos.py")), photos) is None
+    assert BoxSizes.of(config, photos).share == 0.5
+    assert BoxSizes.of(config, [photo()]).share is None
+    assert BoxSizes.of(load_config(str(CONFIGS / "digits/fcos.py")), photos).share is None
 
 
 def test_lines_of_the_log():

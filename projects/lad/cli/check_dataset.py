@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -45,11 +45,10 @@ def class_table(layout: Layout) -> str:
     return tabulate(rows, ["objects of class", *counts], disable_numparse=[0])
 
 
-def size_table(layout: Layout, config: DictConfig) -> str:
+def size_table(by_split: Mapping[str, BoxSizes]) -> str:
     """Returns quantiles of the boxes' sides in the resized images, and what anchors reach."""
     rows = []
-    for split, photos in layout.splits.items():
-        sizes = BoxSizes.of(config, photos)
+    for split, sizes in by_split.items():
         if len(sizes.boxes):
             shares = [f"{sizes.sides.quantile(q):.0f}" for q in QUANTILES]
             reached = "" if sizes.share is None else f"{sizes.share:.1%}"
@@ -62,13 +61,14 @@ def page(check: Check, layout: Layout, config: DictConfig) -> str:
     """Returns what is printed about data that can be read."""
     rows = zip(*(count_split(photos) for photos in layout.splits.values()), strict=True)
     counts = [[title, *row] for title, row in zip(COUNTS, rows, strict=True)]
-    anchors = BoxSizes.of(config, layout.splits["train"]).anchors
+    sizes = {split: BoxSizes.of(config, photos) for split, photos in layout.splits.items()}
+    anchors = sizes["train"].anchors
     sides = f"Anchors of {', '.join(f'{x:g}' for x in anchors)} px" if anchors else ""
     parts = [
         f"{layout.name}: {len(layout.class_names)} classes",
         tabulate(counts, ["", *layout.splits]),
         class_table(layout),
-        "\n".join(filter(None, [size_table(layout, config), sides])),
+        "\n".join(filter(None, [size_table(sizes), sides])),
         *listed("Warnings", check.warnings),
     ]
     for title, findings in check.findings.items():

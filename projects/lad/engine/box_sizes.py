@@ -46,5 +46,7 @@ class BoxSizes(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """The share of boxes that an anchor reaches."""
-        return None if self.reached is None else self.reached.float().mean().item()
+        """The share of boxes that an anchor reaches; None for other anchors, and without boxes."""
+        if self.reached is None or not len(self.boxes):
+            return None
+        return self.reached.float().mean().item()

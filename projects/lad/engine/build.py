@@ -141,12 +141,15 @@ def saving_hooks(
     ]
     metric, period = train.best.metric, train.eval_period
     if "evaluator" in cfg.dataloader:
-        function = evaluation_function(cfg, evaluated)
+        loader = build_test_loader(cfg, evaluated)
+        function = evaluation_function(cfg, evaluated, loader)
         saving.append(
             EvaluationHook(period, function, output_dir=train.output_dir, signals=signals)
         )
         if not dry_run and train.get("eval_teacher", True) and frozen_teacher(evaluated):
-            saving.append(TeacherEvaluation(teacher_evaluation(cfg, evaluated), signals=signals))
+            node, names = cfg.dataloader.evaluator, {TEACHER: TEACHER}
+            function = partial(evaluate, evaluated, loader, node, names)
+            saving.append(TeacherEvaluation(function, signals=signals))
         if main_process and metric:
             saving.append(
                 BestCheckpointer(
@@ -165,21 +168,16 @@ def saving_hooks(
     return saving
 
 
-def evaluation_function(cfg: DictConfig, model: nn.Module) -> Callable[[], dict[str, Any]]:
+def evaluation_function(
+    cfg: DictConfig, model: nn.Module, loader: Any
+) -> Callable[[], dict[str, Any]]:
     """Returns a function that evaluates a model, and its losses with ``train.eval_losses``."""
-    loader = build_test_loader(cfg, model)
     function = partial(evaluate_and_write, model, loader, cfg)
     if not cfg.train.get("eval_losses"):
         return function
     labeled = build_loss_loader(cfg)
     let_workers_finish(labeled)
     return lambda: {**function(), **mean_losses(model, labeled)}
-
-
-def teacher_evaluation(cfg: DictConfig, model: nn.Module) -> Callable[[], dict[str, Any]]:
-    """Returns a function that evaluates the teacher alone."""
-    loader = build_test_loader(cfg, model)
-    return partial(evaluate, model, loader, cfg.dataloader.evaluator, {TEACHER: TEACHER})
 
 
 def writers(cfg: DictConfig, *, dry_run: bool = False) -> list[EventWriter]:

@@ -7,16 +7,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lad.data.check import split_warnings
 from lad.data.folders import read_folder
 from lad.data.layouts import Layout, Photo
 from lad.data.unlabeled import read_unlabeled
+from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
-from lad.engine.fit import REACHED_IOU, fit_settings, reachable_share
-from lad.engine.setup import class_keys, dataset_names, detectors
+from lad.engine.fit import REACHED_IOU, fit_settings
+from lad.engine.setup import class_keys, dataset_names
 
 UNLABELED = "unlabeled"  # name of a split and of a section
 MIN_ITERATIONS = 500  # of a training whose length is given in epochs
@@ -154,12 +154,11 @@ def describe_data(config: DictConfig, layout: Layout) -> list[str]:
     if resize is not None and "short_edge_length" in resize:
         short, longest = resize.short_edge_length, resize.max_size
         lines.append(f"Images: short side {short} px, long side at most {longest} px")
-    share = reachable_share(config, layout.splits["train"])
-    if share is not None:
-        sides = instantiate(detectors(config)[0][1].anchor_generator).sizes
-        shown = ", ".join(f"{side:g}" for side in sides)
+    sizes = BoxSizes.of(config, layout.splits["train"])
+    if sizes.share is not None:
+        shown = ", ".join(f"{side:g}" for side in sizes.anchors)
         lines.append(
-            f"Anchors of {shown} px: {share:.1%} of the training boxes have an IoU of "
+            f"Anchors of {shown} px: {sizes.share:.1%} of the training boxes have an IoU of "
             f"{REACHED_IOU} or more with one; change the image size or the anchors' scale if that "
             "is low"
         )

@@ -145,20 +145,6 @@ def _teachers_scale(config: DictConfig) -> float | None:
     return scales[0] if scales else None
 
 
-def reachable_share(config: DictConfig, photos: Iterable[Photo]) -> float | None:
-    """Returns the share of boxes with an IoU of 0.4 or more with an anchor of the first detector.
-
-    It is None for other anchors than `AnchorGenerator`'s, and without boxes.
-    """
-    node = detectors(config)[0][1].get("anchor_generator")
-    anchors = instantiate(node) if node is not None else None
-    augmentations = OmegaConf.select(config, "dataloader.test.mapper.augmentations")
-    boxes = resized_boxes(photos, augmentations or [])
-    if not isinstance(anchors, AnchorGenerator) or not len(boxes):
-        return None
-    return (anchors.best_iou(boxes) >= REACHED_IOU).float().mean().item()
-
-
 def resized_boxes(photos: Iterable[Photo], augmentations: Iterable[DictConfig]) -> Tensor:
     """Returns all (G, 4) boxes in pixels of the images that the network sees.
 

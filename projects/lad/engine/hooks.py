@@ -18,6 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lad.engine.stopping import is_due
 from lad.modeling.network import DenseNetwork, is_frozen, model_info
 
 logger = logging.getLogger(__name__)
@@ -209,8 +210,7 @@ class BestCheckpointer(HookBase):
 
     def after_step(self) -> None:
         """Compares after each evaluation but the last."""
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+        if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
             self._compare()
 
     def after_train(self) -> None:

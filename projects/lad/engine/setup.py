@@ -138,15 +138,13 @@ def _check_not_of_another_run(folder: str, checkpoint: str) -> None:
 def _check_early_stop(config: DictConfig) -> None:
     train = config.train
     patience = OmegaConf.select(train, "early_stop.patience")
-    if patience and not (train.best.metric and train.eval_period and _evaluates(config)):
+    if patience and not (
+        train.best.metric and train.eval_period and "evaluator" in config.dataloader
+    ):
         raise ValueError(
             f"train.early_stop.patience={patience} needs evaluations to compare: set "
             "train.best.metric, e.g. bbox/AP, train.eval_period and dataloader.evaluator"
         )
-
-
-def _evaluates(config: DictConfig) -> bool:
-    return "evaluator" in config.dataloader
 
 
 def _check_numbers(train: DictConfig) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import math
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, get_event_storage
+
+from lad.engine.evaluation import without_nan
 
 logger = logging.getLogger(__name__)
 
@@ -30,28 +31,27 @@ class MetricsWriter(JSONWriter):
 
     def write(self) -> None:
         """Adds a line for each iteration that has new metrics."""
-        rows: dict[int, dict[str, Any]] = defaultdict(dict)
-        for name, value, step in new_scalars(self._window_size, self._last_write):
-            rows[step][name] = value if math.isfinite(value) else None
+        rows = new_metrics(self._window_size, self._last_write)
         self._last_write = max([self._last_write, *rows])
-        for step, row in rows.items():
-            row["iteration"] = step
+        for step, metrics in rows.items():
+            row = without_nan({**metrics, "iteration": step})
             self._file_handle.write(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
         self._file_handle.flush()
         os.fsync(self._file_handle.fileno())
 
 
-def new_scalars(window: int, last_write: int) -> Iterator[tuple[str, float, int]]:
-    """Yields (name, value, iteration) of the metrics that are newer than an iteration.
+def new_metrics(window: int, last_write: int) -> dict[int, dict[str, float]]:
+    """Returns the metrics that are newer than an iteration, by their iteration and name.
 
     Args:
         window: iterations that noisy metrics are smoothed over, by their median.
         last_write: the iteration.
     """
-    storage = get_event_storage()
-    for name, (value, step) in storage.latest_with_smoothing_hint(window).items():
+    rows: dict[int, dict[str, float]] = defaultdict(dict)
+    for name, (value, step) in get_event_storage().latest_with_smoothing_hint(window).items():
         if step > last_write:
-            yield name, float(value), step
+            rows[step][name] = float(value)
+    return rows
 
 
 class ConsoleWriter(EventWriter):
@@ -168,9 +168,7 @@ class ServiceWriter(EventWriter):
 
     def write(self) -> None:
         """Sends new metrics."""
-        rows: dict[int, dict[str, float]] = defaultdict(dict)
-        for name, value, step in new_scalars(self._window, self._last_write):
-            rows[step][name] = value
+        rows = new_metrics(self._window, self._last_write)
         self._last_write = max([self._last_write, *rows])
         for step in sorted(rows):
             self.put(rows[step], step)
