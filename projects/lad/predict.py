@@ -130,6 +130,13 @@ class Predictor:
             self._open_trained(run, config, weights, network, device)
         self._kept = None if classes is None else self._class_numbers(classes)
 
+    @classmethod
+    def open(cls, run_or_config: str | os.PathLike, **options: Any) -> Predictor:
+        """Returns a predictor of a run, or of a config if the name ends in .py or .yaml."""
+        if Path(run_or_config).suffix in (".py", ".yaml"):
+            return cls(config=run_or_config, **options)
+        return cls(run_or_config, **options)
+
     def _open_exported(
         self, run: str | os.PathLike, config: Any, weights: Any, network: str | None, device: str
     ) -> None:

@@ -100,10 +100,7 @@ def export(args: argparse.Namespace) -> int:
         )
     path = target(args)
     check_target(path)
-    kind = "config" if Path(args.run).suffix in (".py", ".yaml") else "run"
-    predictor = Predictor(
-        **{kind: args.run}, weights=args.weights, network=args.network, device="cpu"
-    )
+    predictor = Predictor.open(args.run, weights=args.weights, network=args.network, device="cpu")
     metadata = describe(
         predictor.model,
         predictor.mapper,

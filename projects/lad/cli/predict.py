@@ -206,9 +206,8 @@ def predict(args: argparse.Namespace) -> int:
     if annotations:
         for source in inputs:
             annotations.image_id(source.path)
-    kind = "config" if Path(args.run).suffix in (".py", ".yaml") else "run"
     options = ("weights", "network", "device", "threshold", "classes", "batch_size")
-    predictor = Predictor(**{kind: args.run}, **{name: getattr(args, name) for name in options})
+    predictor = Predictor.open(args.run, **{name: getattr(args, name) for name in options})
     category_ids: Sequence[int]
     if annotations:
         category_ids = annotations.category_ids(predictor.names)

@@ -59,7 +59,7 @@ def check_folder(folder: str | os.PathLike) -> Check:
         layout = read_folder(folder, problems.append)
     except (ValueError, OSError) as error:
         return Check(None, [*problems, str(error)])
-    photos = {photo.path: photo for split in layout.splits.values() for photo in split}
+    photos = {photo.path: photo for photo in _photos(layout)}
     damaged = damaged_images(photos.values())
     return Check(
         layout=layout,

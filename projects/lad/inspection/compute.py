@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from lad.assignment.indicators import Fisher, Indicator, StdMean
 from lad.assignment.mixture import MixtureFit
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.switch import SCOPES, Comparison, RoleSwitch
-from lad.modeling.distillation import LAD, NETWORKS, Distillation, SoftLabel, ground_truth
+from lad.modeling.batch import ground_truth
+from lad.modeling.distillation import LAD, NETWORKS, Distillation, SoftLabel
 from lad.modeling.network import DenseNetwork, model_info
 from lad.modeling.rcnn import RCNN
 from lad.structures import (
@@ -107,12 +109,8 @@ def inspect_batch(model: nn.Module, batched_inputs: list[dict]) -> Inspection:
         ValueError: for another model, or costs that are not finite.
     """
     network = _main_network(model)
-    training = model.training
-    model.eval()
-    try:
+    with _evaluating(model):
         predictions = _predictions(model, batched_inputs)
-    finally:
-        model.train(training)
     anchors = predictions[0].anchors
     targets = Targets.from_instances(ground_truth(batched_inputs))
     assigner = network.assigner
@@ -132,6 +130,17 @@ def inspect_batch(model: nn.Module, batched_inputs: list[dict]) -> Inspection:
         for name, indicator in _indicators(model).items():
             comparisons[name] = _compare(indicator, views, candidates, targets, anchors)
     return Inspection(anchors, targets, candidates, views, comparisons)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """While it runs, a model is in eval mode."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _predictions(model: nn.Module, batched_inputs: list[dict]) -> list[DensePredictions]:
@@ -222,13 +231,8 @@ def detected_instances(model: nn.Module, image: Tensor, threshold: float) -> Ins
         image: (3, H, W) as the model's input.
         threshold: detections that score less are left out.
     """
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            found = model([{"image": image}])[0]["instances"].to("cpu")
-    finally:
-        model.train(training)
+    with _evaluating(model), torch.no_grad():
+        found = model([{"image": image}])[0]["instances"].to("cpu")
     found = found[found.scores >= threshold]
     instances = Instances(found.image_size)
     instances.gt_boxes, instances.gt_classes = found.pred_boxes, found.pred_classes
