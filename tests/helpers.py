@@ -13,6 +13,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from lad.assignment.assigners import LabelAssigner
@@ -28,7 +29,7 @@ from lad.modeling.losses import DetectionLosses, GFLLosses
 from lad.modeling.one_stage import OneStageDetector
 from lad.modeling.postprocess import PostProcessor
 from lad.ops.coders import DeltaCoder, DistributionCoder
-from lad.structures import Anchors, Candidates, DensePredictions, Targets
+from lad.structures import Anchors, Assignment, Candidates, DensePredictions, Targets
 
 LEVELS = ["p3", "p4", "p5"]
 STRIDES = (8, 16, 32)
@@ -135,10 +136,62 @@ def matrix_owners(anchors: Anchors, targets: Targets, min_iou: float = 0.1) -> t
     return owner
 
 
+def make_assignment(
+    anchors: Anchors, targets: Targets, positives: dict[tuple[int, int], int], ignored: int = 0
+) -> Assignment:
+    """Labels with the given (image, anchor) -> object; the last anchors ignored; 3 classes."""
+    labels = torch.full((len(targets.image_sizes), len(anchors.boxes)), 3)
+    gt = torch.full_like(labels, -1)
+    if ignored:
+        labels[:, -ignored:] = -1
+    for at, index in positives.items():
+        gt[at], labels[at] = index, targets.classes[index]
+    return Assignment(labels, gt)
+
+
+def train_step(model: nn.Module, batch: list[dict]) -> dict[str, torch.Tensor]:
+    """Losses of a step, which are finite, after its backward pass."""
+    with EventStorage():
+        losses = model.train()(batch)
+    assert all(value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()
+    return losses
+
+
 def make_fpn() -> FPN:
     """P3 to P5 of a tiny ResNet, no batch norm."""
     bottom_up = build_resnet(depth=10, width=8, norm="", freeze_at=0)
     return FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS)
+
+
+def _one_stage(
+    seed: int,
+    head: type[PAAHead],
+    *,
+    width: int,
+    num_classes: int,
+    channels: int = CHANNELS,
+    head_options: dict,
+    **parts,
+) -> OneStageDetector:
+    """A tiny detector with random weights and no batch statistics."""
+    torch.manual_seed(seed)
+    bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
+    return OneStageDetector(
+        backbone=FPN(bottom_up, ["res3", "res4", "res5"], channels),
+        head=head(
+            in_channels=channels,
+            num_classes=num_classes,
+            num_levels=len(LEVELS),
+            channels=channels,
+            **{"num_convs": 1, **head_options},
+        ),
+        head_in_features=LEVELS,
+        anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
+        pixel_mean=[120.0, 120.0, 120.0],
+        pixel_std=[60.0, 60.0, 60.0],
+        **parts,
+    )
 
 
 def make_paa(
@@ -152,24 +205,16 @@ def make_paa(
     **head,
 ) -> OneStageDetector:
     """A tiny PAA detector with random weights and no batch statistics."""
-    torch.manual_seed(seed)
-    bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
-    return OneStageDetector(
-        backbone=FPN(bottom_up, ["res3", "res4", "res5"], channels),
-        head=PAAHead(
-            in_channels=channels,
-            num_classes=num_classes,
-            num_levels=len(LEVELS),
-            channels=channels,
-            **{"num_convs": 1, **head},
-        ),
-        head_in_features=LEVELS,
-        anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
+    return _one_stage(
+        seed,
+        PAAHead,
+        width=width,
+        num_classes=num_classes,
+        channels=channels,
+        head_options=head,
         assigner=assigner or PAAAssigner(cost=PAACost(), num_classes=num_classes),
         losses=losses or DetectionLosses(),
         postprocessor=PostProcessor(),
-        pixel_mean=[120.0, 120.0, 120.0],
-        pixel_std=[60.0, 60.0, 60.0],
     )
 
 
@@ -183,25 +228,15 @@ def make_gfl(
     **head,
 ) -> OneStageDetector:
     """A tiny GFL detector with `make_paa`'s anchors."""
-    torch.manual_seed(seed)
-    bottom_up = build_resnet(depth=10, width=width, norm="", freeze_at=0)
-    return OneStageDetector(
-        backbone=FPN(bottom_up, ["res3", "res4", "res5"], CHANNELS),
-        head=GFLHead(
-            in_channels=CHANNELS,
-            num_classes=num_classes,
-            num_levels=len(LEVELS),
-            channels=CHANNELS,
-            num_bins=num_bins,
-            **{"num_convs": 1, **head},
-        ),
-        head_in_features=LEVELS,
-        anchor_generator=AnchorGenerator(strides=STRIDES, scale=4),
+    return _one_stage(
+        seed,
+        GFLHead,
+        width=width,
+        num_classes=num_classes,
+        head_options={"num_bins": num_bins, **head},
         assigner=assigner or PAAAssigner(cost=QualityFocalCost(), num_classes=num_classes),
         losses=GFLLosses(),
         postprocessor=PostProcessor(score_voting=False),
-        pixel_mean=[120.0, 120.0, 120.0],
-        pixel_std=[60.0, 60.0, 60.0],
         coder=DistributionCoder(num_bins=num_bins, units_per_side=4.0),
     )
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
 
 from helpers import (
     generic,
@@ -17,6 +16,7 @@ from helpers import (
     make_retinanet,
     make_targets,
     random_boxes,
+    train_step,
 )
 from lad.assignment.atss import ATSSAssigner
 from lad.assignment.costs import PAACost, QualityFocalCost
@@ -51,14 +51,6 @@ def labels(assigner, predictions, targets):
 
 def networks(assigner) -> dict:
     return {"student": make_paa(0, assigner=assigner), "teacher": make_paa(1)}
-
-
-def train_step(model, batch=BATCH) -> dict[str, torch.Tensor]:
-    with EventStorage():
-        losses = model.train()(batch)
-    assert all(value.isfinite() for value in losses.values())
-    sum(losses.values()).backward()
-    return losses
 
 
 @every
@@ -172,7 +164,7 @@ def test_every_switch_works_where_objects_share_candidates(assigner, scope, indi
 )
 def test_trains_every_detector(assigner, make):
     model = make(assigner=assigner)
-    losses = train_step(model)
+    losses = train_step(model, BATCH)
     assert next(v for k, v in losses.items() if k in ("loss_box_reg", "loss_fcos_loc")) > 0
     train_step(model, make_batch([[], []]))
 
@@ -180,9 +172,9 @@ def test_trains_every_detector(assigner, make):
 @learning
 def test_trains_under_label_assignment_distillation(assigner):
     for switch in (None, RoleSwitch(indicator=StdMean())):
-        assert train_step(LAD(**networks(assigner), switch=switch))["loss_box_reg"] > 0
+        assert train_step(LAD(**networks(assigner), switch=switch), BATCH)["loss_box_reg"] > 0
     model = CoLAD(**networks(assigner), switch=RoleSwitch(indicator=Fisher(), scope="level"))
-    assert train_step(model)["teacher/loss_box_reg"] > 0
+    assert train_step(model, BATCH)["teacher/loss_box_reg"] > 0
     assert all(p.grad is not None for p in model.parameters())
     train_step(model, make_batch([[], []]))
 
@@ -221,4 +213,4 @@ def test_a_static_assigner_cannot_be_taught():
     with pytest.raises(ValueError, match=message):
         CoLAD(**networks(EVERY["atss"]), switch=RoleSwitch(indicator=StdMean()))
     model = SoftLabel(**networks(EVERY["atss"]), distill_losses=[SoftLabelLoss(min_iou=0.01)])
-    train_step(model)
+    train_step(model, BATCH)

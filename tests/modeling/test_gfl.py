@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
 
 from helpers import (
     make_anchors,
+    make_assignment,
     make_batch,
     make_distributions,
     make_fpn,
@@ -14,6 +14,7 @@ from helpers import (
     make_lgd,
     make_paa,
     make_targets,
+    train_step,
 )
 from lad.assignment.indicators import StdMean
 from lad.assignment.switch import RoleSwitch
@@ -34,26 +35,7 @@ ANCHORS = make_anchors()
 TARGETS = make_targets([[[10.0, 10, 60, 70], [60.0, 20, 110, 80]], [[5.0, 5, 70, 90]]])
 
 
-def make_assignment(positives: dict[tuple[int, int], int], ignored: int = 0) -> Assignment:
-    """Labels with the given (image, anchor) -> object; the last anchors ignored."""
-    labels = torch.full((2, len(ANCHORS.boxes)), 3)
-    gt = torch.full_like(labels, -1)
-    if ignored:
-        labels[:, -ignored:] = -1
-    for at, index in positives.items():
-        gt[at], labels[at] = index, TARGETS.classes[index]
-    return Assignment(labels, gt)
-
-
-ASSIGNMENT = make_assignment({(0, 10): 0, (0, 40): 0, (1, 200): 2}, ignored=5)
-
-
-def train_step(model, batch=BATCH) -> dict[str, torch.Tensor]:
-    with EventStorage():
-        losses = model.train()(batch)
-    assert all(value.isfinite() for value in losses.values())
-    sum(losses.values()).backward()
-    return losses
+ASSIGNMENT = make_assignment(ANCHORS, TARGETS, {(0, 10): 0, (0, 40): 0, (1, 200): 2}, ignored=5)
 
 
 def test_the_head_predicts_four_distributions_and_no_quality():
@@ -100,9 +82,12 @@ def test_losses_by_hand():
 
 def test_positives_count_by_their_highest_class_probability():
     predictions = make_distributions(2, ANCHORS)
-    both = GFLLosses()(predictions, make_assignment({(0, 10): 0, (1, 200): 2}), TARGETS)
+    both = GFLLosses()(
+        predictions, make_assignment(ANCHORS, TARGETS, {(0, 10): 0, (1, 200): 2}), TARGETS
+    )
     alone = [
-        GFLLosses()(predictions, make_assignment(x), TARGETS) for x in ({(0, 10): 0}, {(1, 200): 2})
+        GFLLosses()(predictions, make_assignment(ANCHORS, TARGETS, x), TARGETS)
+        for x in ({(0, 10): 0}, {(1, 200): 2})
     ]
     weights = predictions.scores.detach().sigmoid().amax(dim=-1)
     weights = torch.stack([weights[0, 10], weights[1, 200]])
@@ -134,7 +119,7 @@ def test_ignored_anchors_have_no_gradient():
 
 def test_no_positives_give_zero_box_losses_connected_to_the_graph():
     predictions = make_distributions(2, ANCHORS)
-    losses = GFLLosses()(predictions, make_assignment({}), TARGETS)
+    losses = GFLLosses()(predictions, make_assignment(ANCHORS, TARGETS, {}), TARGETS)
     assert losses["loss_box_reg"].item() == losses["loss_dfl"].item() == 0
     # the normalizer is the number of images
     p = predictions.scores.detach().double().sigmoid()
@@ -164,7 +149,7 @@ def test_losses_are_float32_under_autocast():
 @pytest.mark.parametrize("objectness", [None, ConditionalObjectness, ImplicitObjectness])
 def test_a_step_gives_losses_and_gradients_everywhere(objectness):
     model = make_gfl(objectness=objectness(channels=32) if objectness else None)
-    losses = train_step(model)
+    losses = train_step(model, BATCH)
     assert losses.keys() == {"loss_cls", "loss_box_reg", "loss_dfl"}
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     train_step(model, EMPTY)
@@ -176,7 +161,7 @@ def test_training_learns_one_image():
     totals = []
     for _ in range(30):
         model.zero_grad()
-        totals.append(sum(train_step(model).values()).item())
+        totals.append(sum(train_step(model, BATCH).values()).item())
         optimizer.step()
     assert sum(totals[-5:]) < 0.7 * sum(totals[:5])
 
@@ -197,15 +182,15 @@ def test_lad_from_a_gfl_teacher_trains_the_student_alone():
         for assigner in (student.assigner, TALAssigner(num_classes=3)):
             student.assigner = assigner
             model = LAD(student=student, teacher=make_gfl(1))
-            assert train_step(model)["loss_box_reg"] > 0
+            assert train_step(model, BATCH)["loss_box_reg"] > 0
             assert all(p.grad is None for p in model.teacher.parameters())
             train_step(model, EMPTY)
-    assert train_step(LAD(student=make_gfl(0), teacher=make_paa(1)))["loss_dfl"] > 0
+    assert train_step(LAD(student=make_gfl(0), teacher=make_paa(1)), BATCH)["loss_dfl"] > 0
 
 
 def test_lads_labels_are_those_of_the_teachers_costs():
     model = LAD(student=make_gfl(0), teacher=make_gfl(1))
-    losses = train_step(model)
+    losses = train_step(model, BATCH)
     images = model.student.preprocess_image(BATCH)
     targets = Targets.from_instances([x["instances"] for x in BATCH])
     assignment = model.student.assign(model.teacher.run(images).predictions, targets)
@@ -216,7 +201,7 @@ def test_lads_labels_are_those_of_the_teachers_costs():
 def test_colad_with_a_switch():
     switch = RoleSwitch(indicator=StdMean())
     model = CoLAD(student=make_gfl(0), teacher=make_gfl(1), switch=switch)
-    assert train_step(model)["teacher/loss_dfl"] > 0
+    assert train_step(model, BATCH)["teacher/loss_dfl"] > 0
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -224,9 +209,9 @@ def test_soft_labels_and_lgd_take_gfl():
     model = SoftLabel(
         student=make_gfl(0), teacher=make_gfl(1), distill_losses=[SoftLabelLoss(min_iou=0.1)]
     )
-    assert train_step(model).keys() == {"loss_soft_cls", "loss_soft_box"}
+    assert train_step(model, BATCH).keys() == {"loss_soft_cls", "loss_soft_box"}
     assert model.student.head.deltas.weight.grad.abs().sum() > 0
-    losses = train_step(Distillation(student=make_gfl(), distill_losses=[make_lgd()]))
+    losses = train_step(Distillation(student=make_gfl(), distill_losses=[make_lgd()]), BATCH)
     assert losses["lgd/loss_dfl"] > 0 and losses["loss_lgd"] > 0
     with pytest.raises(ValueError, match="the teacher has no IoU branch"):
         SoftLabel(student=make_paa(0), teacher=make_gfl(1))

@@ -14,6 +14,7 @@ from helpers import (
     make_retinanet,
     make_targets,
     random_boxes,
+    train_step,
 )
 from lad.assignment.atss import ATSSAssigner
 from lad.assignment.candidates import nearest_candidates
@@ -173,14 +174,6 @@ def test_a_thousand_objects():
     targets = make_targets([random_boxes(1000, 96, 128), []])
     student, teacher = make_distributions(2, ANCHORS), make_distributions(2, ANCHORS, seed=1)
     assert all(value.isfinite() for value in distill(student, teacher, targets).values())
-
-
-def train_step(model, batch=BATCH) -> dict[str, torch.Tensor]:
-    with EventStorage():
-        losses = model.train()(batch)
-    assert all(value.isfinite() for value in losses.values())
-    sum(losses.values()).backward()
-    return losses
 
 
 @pytest.mark.parametrize("method", ["alone", "lad", "lad_switch", "colad"])

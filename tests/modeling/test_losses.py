@@ -2,27 +2,17 @@ import pytest
 import torch
 from fvcore.nn import giou_loss, sigmoid_focal_loss
 
-from helpers import make_anchors, make_predictions, make_targets
+from helpers import make_anchors, make_assignment, make_predictions, make_targets
 from lad.modeling.losses import DetectionLosses
 from lad.ops.boxes import paired_iou
-from lad.structures import Assignment
 
 ANCHORS = make_anchors()
 TARGETS = make_targets([[[10.0, 10, 60, 70], [60.0, 20, 110, 80]], [[5.0, 5, 70, 90]]])
 
 
-def make_assignment(positives: dict[tuple[int, int], int], ignored: int = 0) -> Assignment:
-    """Labels with the given (image, anchor) -> object; the last anchors ignored."""
-    labels = torch.full((2, len(ANCHORS.boxes)), 3)
-    gt = torch.full_like(labels, -1)
-    if ignored:
-        labels[:, -ignored:] = -1
-    for at, index in positives.items():
-        gt[at], labels[at] = index, TARGETS.classes[index]
-    return Assignment(labels, gt)
-
-
-ASSIGNMENT = make_assignment({(0, 10): 0, (0, 40): 0, (0, 90): 1, (1, 200): 2}, ignored=5)
+ASSIGNMENT = make_assignment(
+    ANCHORS, TARGETS, {(0, 10): 0, (0, 40): 0, (0, 90): 1, (1, 200): 2}, ignored=5
+)
 
 
 def test_losses_equal_fvcores():
@@ -65,7 +55,7 @@ def test_ignored_anchors_have_no_gradient():
 
 def test_no_positives_give_zero_box_losses_connected_to_the_graph():
     predictions = make_predictions(2, ANCHORS)
-    losses = DetectionLosses()(predictions, make_assignment({}), TARGETS)
+    losses = DetectionLosses()(predictions, make_assignment(ANCHORS, TARGETS, {}), TARGETS)
     assert losses["loss_box_reg"].item() == 0 and losses["loss_quality"].item() == 0
     # the normalizer is the number of images
     focal = sigmoid_focal_loss(predictions.scores, torch.zeros_like(predictions.scores), 0.25, 2.0)
