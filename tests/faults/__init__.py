@@ -1,0 +1,1 @@
+"""Faults of data, configs, checkpoints and processes, and what a run makes of them."""
