@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers import ToyLoss, make_batch, make_gfl, make_lgd, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.modeling.distill_losses.bckd import BCKD
 from lad.modeling.distill_losses.ld import LD
+from lad.modeling.distill_losses.pgd import PGD
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, CoLAD, Distillation
 
@@ -27,7 +29,11 @@ NAMES = (
     "colad",
     "colad_fisher",
     "gfl_ld",
+    "lad_bckd",
+    "lad_pgd",
 )
+# Those that do not depend on which images a process has.
+DISTILL_LOSSES = {"lad_bckd": BCKD, "lad_pgd": PGD}
 BOX = [[5.0, 5, 40, 50], [50.0, 10, 90, 60], [10.0, 10, 30, 30]]
 # Two images per batch. In the second batch the second image, in the third both have no objects.
 BATCHES = [
@@ -45,6 +51,8 @@ def build(name: str):
     pair = {"student": make_paa(0), "teacher": make_paa(1)}
     if name == "lad":
         return LAD(**pair, distill_losses=[SoftLabelLoss(min_iou=0.1)])
+    if name in DISTILL_LOSSES:
+        return LAD(**pair, distill_losses=[DISTILL_LOSSES[name]()])
     if name in ("lad_toy", "lad_late"):  # a loss with parameters
         torch.manual_seed(0)
         return LAD(**pair, distill_losses=[ToyLoss(start=0.5 if name == "lad_late" else 0.0)])
