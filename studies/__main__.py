@@ -1,0 +1,100 @@
+"""Runs a study, or makes the tables and plots of the runs that are stored.
+
+    python tools/study.py                              list the studies
+    python tools/study.py digits_losses --workers 2    train what is missing, then print the tables
+    python tools/study.py digits_losses paa paa_pkd --seeds 3 4
+    python tools/study.py digits_losses --table        only the tables
+    python tools/study.py --update                     tables and plots in docs/
+    python tools/study.py --check                      are they those of the stored runs?
+
+Each run is stored as docs/results/STUDY/METHOD_seedN.json. A stored run is not repeated, nor one
+that another study has stored with an equal config. An interrupted one is resumed if output/study is
+kept. Rounding alone moves a short run's AP by some points: compare only runs of one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from studies import STUDIES
+from studies.runner.definition import Study
+from studies.runner.jobs import Runner
+from studies.runner.pages import refreshed
+from studies.runner.plots import draw
+from studies.runner.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", nargs="?", help=", ".join(STUDIES))
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="by default all")
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the study")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--data", type=Path, default=Path("datasets"), help="folder of the studies' data"
+    )
+    parser.add_argument("--results", type=Path, default=DOCS / "results", metavar="DIR")
+    parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--check", action="store_true", help="compare the tables in the docs")
+    parser.add_argument("--update", action="store_true", help="write tables and plots in the docs")
+    args = parser.parse_args()
+    try:
+        if args.check or args.update:
+            return refresh(args.results, write=args.update)
+        if args.study is None:
+            print("\n".join(f"{s.name:16} {s.question}, {s.data}" for s in STUDIES.values()))
+            return 0
+        if args.study not in STUDIES:
+            parser.error(f"unknown study {args.study!r}: choose from {', '.join(STUDIES)}")
+        study = STUDIES[args.study]
+        run(study, args)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    tables = (make(study, args.results / study.name) for make in TABLES.values())
+    print("\n\n".join(filter(None, tables)))
+    return 0
+
+
+def run(study: Study, args: argparse.Namespace) -> None:
+    """Trains what the command names, unless it wants the tables alone."""
+    names = [study.method(name).name for name in args.methods]
+    names = names or [method.name for method in study.methods]
+    if not args.table:
+        runner = Runner(study, args.results / study.name, args.output, args.data)
+        runner.run_all(names, args.seeds, args.workers)
+
+
+def refresh(results: Path, *, write: bool) -> int:
+    """Compares the pages' tables with the stored runs, or writes them; returns the exit status."""
+    old = []
+    for page in PAGES:
+        text = page.read_text()
+        new = refreshed(text, STUDIES, results)
+        if new != text:
+            old.append(str(page.relative_to(ROOT)))
+            if write:
+                page.write_text(new)
+    if write:
+        for study in STUDIES.values():
+            if any((results / study.name).glob("*.json")):
+                draw(study, results / study.name, DOCS / f"images/study_{study.name}.png")
+        print(f"written: {', '.join(old) or 'nothing new'}")
+        return 0
+    if old:
+        print(f"study: other tables than those of the stored runs: {', '.join(old)}; run --update")
+    return int(bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

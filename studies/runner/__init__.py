@@ -1,0 +1,1 @@
+"""Runs the studies, stores what came out, and makes tables and plots of it."""

@@ -1,0 +1,125 @@
+"""Markdown tables of stored runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from scipy.stats import t
+
+from studies.runner import results
+from studies.runner.definition import Study
+
+Runs = dict[int, dict]
+
+
+def summary(study: Study, folder: Path) -> str:
+    """Returns the last evaluation of each method: mean and standard deviation over the seeds."""
+    columns = ["method", "iterations", "seeds", "AP", "AP50", "AP75"]
+    extra = ["AP of the second network", "student taught"]
+    rows = []
+    for method in study.methods:
+        runs = list(results.read_all(folder, method.name).values())
+        if not runs:
+            continue
+        student = [x["networks"]["student"] for x in runs]
+        second = [x["networks"]["teacher"]["AP"] for x in runs if "teacher" in x["networks"]]
+        shares = [x["switch"]["student_share"] for x in runs if x["switch"]]
+        cells = [spread([x[key] for x in student]) for key in ("AP", "AP50", "AP75")]
+        cells += [spread(second), spread(shares, digits=2)]
+        rows.append([method.name, str(runs[0]["iterations"]), str(len(runs)), *cells])
+    if not any(cell for row in rows for cell in row[6:]):
+        rows, extra = [row[:6] for row in rows], []
+    return markdown([*columns, *extra], rows)
+
+
+def differences(study: Study, folder: Path) -> str:
+    """Returns the gain of each method over its baseline, by seed, with a 95 % interval (t)."""
+    rows = []
+    for method in study.methods:
+        if not method.baseline:
+            continue
+        gains = paired(
+            results.read_all(folder, method.baseline), results.read_all(folder, method.name)
+        )
+        if gains:
+            by_seed = ", ".join(f"{x:+.1f}" for x in gains.values())
+            rows.append([method.name, method.baseline, by_seed, mean_interval([*gains.values()])])
+    return markdown(["method", "against", "AP gained, by seed", "mean, 95 % interval"], rows)
+
+
+def curves(study: Study, folder: Path) -> str:
+    """Returns the AP along the trainings, means over the seeds."""
+    rows = []
+    for method in study.methods:
+        runs = list(results.read_all(folder, method.name).values())
+        points: dict[int, list[float]] = {}
+        for run in runs:
+            curve = run["networks"]["student"]["curve"]
+            for iteration, value in zip(curve["iteration"], curve["AP"], strict=True):
+                points.setdefault(iteration, []).append(value or 0.0)
+        if points:
+            shown = ", ".join(f"{i}: {statistics.mean(x):.1f}" for i, x in sorted(points.items()))
+            rows.append([method.name, str(len(runs)), shown])
+    return markdown(["method", "seeds", "mean AP after iteration"], rows)
+
+
+def seconds(study: Study, folder: Path) -> str:
+    """Returns the mean duration of the trainings that were not interrupted."""
+    rows = []
+    for method in study.methods:
+        runs = results.read_all(folder, method.name).values()
+        known = [x["seconds"] for x in runs if x["seconds"]]
+        if known:
+            rows.append([method.name, str(len(known)), f"{statistics.mean(known):.0f}"])
+    return markdown(["method", "runs", "seconds, evaluations included"], rows)
+
+
+def paired(plain: Runs, other: Runs) -> dict[int, float]:
+    """Returns what the student of one method gains in AP over another's, by seed."""
+    return {
+        seed: other[seed]["networks"]["student"]["AP"] - plain[seed]["networks"]["student"]["AP"]
+        for seed in plain
+        if seed in other
+    }
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns mean, lower and upper end of its 95 % interval (Student's t); needs two values."""
+    mean = statistics.mean(values)
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return mean, mean - half, mean + half
+
+
+def mean_interval(values: Sequence[float]) -> str:
+    """Returns "mean (from to)"; the mean alone of one value."""
+    if len(values) < 2:
+        return f"{values[0]:+.1f}"
+    mean, low, high = interval(values)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Returns "mean ± standard deviation"; "" of nothing."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table; "" without rows."""
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+TABLES = {
+    "summary": summary,
+    "differences": differences,
+    "curves": curves,
+    "seconds": seconds,
+}
