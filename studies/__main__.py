@@ -4,6 +4,7 @@
     python tools/study.py digits_losses --workers 2    train what is missing, then print the tables
     python tools/study.py digits_losses paa paa_pkd --seeds 3 4
     python tools/study.py digits_losses --table        only the tables
+    python tools/study.py digits_losses --cost         CPU time of a training step of each method
     python tools/study.py --update                     tables and plots in docs/
     python tools/study.py --check                      are they those of the stored runs?
 
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 from studies import STUDIES
+from studies.runner.costs import costs
 from studies.runner.definition import Study
 from studies.runner.jobs import Runner
 from studies.runner.pages import refreshed
@@ -45,6 +47,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=DOCS / "results", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
     parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--cost", action="store_true", help="measure steps, train nothing")
     parser.add_argument("--check", action="store_true", help="compare the tables in the docs")
     parser.add_argument("--update", action="store_true", help="write tables and plots in the docs")
     args = parser.parse_args()
@@ -56,23 +59,23 @@ def main() -> int:
             return 0
         if args.study not in STUDIES:
             parser.error(f"unknown study {args.study!r}: choose from {', '.join(STUDIES)}")
-        study = STUDIES[args.study]
-        run(study, args)
+        print(report(STUDIES[args.study], args))
     except (OSError, RuntimeError, ValueError) as error:
         print(f"study: {error}", file=sys.stderr)
         return 1
-    tables = (make(study, args.results / study.name) for make in TABLES.values())
-    print("\n\n".join(filter(None, tables)))
     return 0
 
 
-def run(study: Study, args: argparse.Namespace) -> None:
-    """Trains what the command names, unless it wants the tables alone."""
-    names = [study.method(name).name for name in args.methods]
-    names = names or [method.name for method in study.methods]
+def report(study: Study, args: argparse.Namespace) -> str:
+    """Does what the command wants of a study; returns the tables."""
+    methods = [study.method(name) for name in args.methods] or [*study.methods]
+    runner = Runner(study, args.results / study.name, args.output, args.data)
+    if args.cost:
+        return costs(runner, methods)
     if not args.table:
-        runner = Runner(study, args.results / study.name, args.output, args.data)
-        runner.run_all(names, args.seeds, args.workers)
+        runner.run_all([method.name for method in methods], args.seeds, args.workers)
+    tables = (make(study, runner.results) for make in TABLES.values())
+    return "\n\n".join(filter(None, tables))
 
 
 def refresh(results: Path, *, write: bool) -> int:

@@ -1,69 +1,234 @@
-"""The study's table and runs."""
+"""The studies: what is trained, stored and compared."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-import study
+import studies.__main__ as command
+from lad.engine.config import CONFIGS
+from studies import STUDIES
+from studies.runner import jobs, results, tables
+from studies.runner.definition import Method, Study
+from studies.runner.jobs import Runner
+from studies.runner.pages import refreshed
+from studies.runner.plots import draw
+
+SMALL = ("train.max_iter=4",)
+STUDY = Study(
+    name="small",
+    question="faster",
+    overrides=SMALL,
+    seeds=(0, 1),
+    methods=(
+        Method("teacher", "digits/teacher.py", seeds=(5,)),
+        Method("paa", "digits/paa.py"),
+        Method("lad", "digits/lad.py", teacher="teacher", baseline="paa"),
+    ),
+)
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
-    monkeypatch.setattr(study, "TEACHER", tmp_path / "teacher.pth")
-    return tmp_path
+def runner(tmp_path) -> Runner:
+    return Runner(STUDY, tmp_path / "results/small", tmp_path / "output", tmp_path)
 
 
-def store(folder, method, seed, **metrics):
-    (folder / f"{method}_seed{seed}.json").write_text(json.dumps(metrics))
+def run_of(ap: float, **other) -> dict:
+    network = {"AP": ap, "AP50": 2 * ap, "AP75": 5.0, "best": {}, "classes": {}}
+    network["curve"] = {"iteration": [2, 4], "AP": [0.0, ap]}
+    return {
+        "config_hash": None,
+        "iterations": 4,
+        "seconds": 10,
+        "networks": {"student": network},
+        "switch": None,
+    } | other
 
 
-def rows():
-    return study.table().splitlines()[2:]
+def store(runner: Runner, method: str, *aps: float, **other) -> None:
+    for seed, ap in enumerate(aps):
+        results.store(results.path(runner.results, method, seed), run_of(ap, **other))
 
 
-def test_table_has_mean_and_deviation_by_hand(results):
-    assert rows() == []
-    for seed, ap in enumerate((10.0, 12.0, 14.0)):
-        store(results, "paa", seed, **{"bbox/AP": ap, "bbox/AP50": 2 * ap, "bbox/AP75": 5.0})
-    store(
-        results,
-        "colad_stdmean",
-        0,
-        **{"student/bbox/AP": 1.0, "teacher/bbox/AP": 2.0, "switch/student_share": 0.25},
-    )
-    assert rows() == [
-        "| paa | 3 | 12.0 ± 2.0 | 24.0 ± 4.0 | 5.0 ± 0.0 |  |  |",
-        "| colad_stdmean | 1 | 1.0 |  |  | 2.0 | 0.25 |",
+def train_nothing(monkeypatch) -> list[tuple[str, int]]:
+    made: list[tuple[str, int]] = []
+    monkeypatch.setattr(Runner, "run", lambda _, method, seed: made.append((method.name, seed)))
+    return made
+
+
+def test_tables_by_hand(runner):
+    assert tables.summary(STUDY, runner.results) == ""
+    store(runner, "paa", 10.0, 12.0, 14.0)
+    store(runner, "lad", 13.0, 14.0, 15.0)
+    assert tables.summary(STUDY, runner.results).splitlines()[2:] == [
+        "| paa | 4 | 3 | 12.0 ± 2.0 | 24.0 ± 4.0 | 5.0 ± 0.0 |",
+        "| lad | 4 | 3 | 14.0 ± 1.0 | 28.0 ± 2.0 | 5.0 ± 0.0 |",
+    ]
+    # Gains 3, 2, 1: mean 2, deviation 1, t(0.975, 2) = 4.303, half = 4.303 / sqrt(3).
+    assert tables.differences(STUDY, runner.results).splitlines()[2:] == [
+        "| lad | paa | +3.0, +2.0, +1.0 | +2.0 (-0.5 to +4.5) |"
+    ]
+    assert tables.curves(STUDY, runner.results).splitlines()[2:] == [
+        "| paa | 3 | 2: 0.0, 4: 12.0 |",
+        "| lad | 3 | 2: 0.0, 4: 14.0 |",
     ]
 
 
-@pytest.mark.parametrize(
-    ("has_teacher", "expected"),
-    [(False, [("teacher", 0), ("lad", 1)]), (True, [("lad", 1)])],
-)
-def test_stored_runs_are_not_repeated_but_a_missing_teacher_is_trained(
-    results, monkeypatch, has_teacher, expected
-):
-    made = []
-    monkeypatch.setattr(study, "run", lambda *job: made.append(job))
-    for method, seed in (("paa", 0), ("paa", 1), ("lad", 0), ("teacher", 0)):
-        store(results, method, seed)
-    if has_teacher:
-        study.TEACHER.touch()
-    monkeypatch.setattr(sys, "argv", ["study.py", "paa", "lad", "--seeds", "0", "1"])
-    assert study.main() == 0
-    assert made == expected
+def test_tables_of_two_networks_have_the_second_and_the_switch(runner):
+    both = {"student": run_of(1.0)["networks"]["student"], "teacher": {"AP": 2.0}}
+    store(runner, "paa", 1.0, networks=both, switch={"student_share": 0.25})
+    line = tables.summary(STUDY, runner.results).splitlines()[2]
+    assert line == "| paa | 4 | 1 | 1.0 | 2.0 | 5.0 | 2.0 | 0.25 |"
+
+
+def test_only_what_is_not_stored_is_trained_and_teachers_first(runner, monkeypatch):
+    made = train_nothing(monkeypatch)
+    store(runner, "paa", 1.0, 2.0)
+    store(runner, "lad", 1.0)
+    runner.run_all(["paa", "lad"], None, workers=1)
+    assert made == [("teacher", 5), ("lad", 1)]
     made.clear()
-    monkeypatch.setattr(sys, "argv", ["study.py", "paa", "lad", "--seeds", "0"])
-    assert study.main() == 0
+    runner.run_all(["paa", "lad"], [0], workers=1)
     assert made == []
 
 
-def test_unknown_method_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["study.py", "pa"])
-    with pytest.raises(SystemExit) as exit_:
-        study.main()
-    assert exit_.value.code == 2
-    assert "unknown method pa: choose from paa," in capsys.readouterr().err
+def test_a_teacher_with_weights_is_not_trained_again(runner, monkeypatch):
+    made = train_nothing(monkeypatch)
+    weights = runner.weights(STUDY.method("teacher"), 5)
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    runner.run_all(["lad"], [0], workers=1)
+    assert made == [("lad", 0)]
+
+
+def test_a_run_of_an_equal_config_in_another_study_is_taken(runner, monkeypatch):
+    made = train_nothing(monkeypatch)
+    key = runner.config_hash(STUDY.method("paa"))
+    other = runner.results.parent / "other/alone_seed1.json"
+    results.store(other, run_of(7.0, config_hash=key))
+    runner.run_all(["paa"], None, workers=1)
+    assert made == [("paa", 0)]
+    copy = results.read(results.path(runner.results, "paa", 1))
+    assert (copy["networks"]["student"]["AP"], copy["method"], copy["study"]) == (
+        7.0,
+        "paa",
+        "small",
+    )
+
+
+def test_a_stored_run_of_another_config_is_refused(runner, monkeypatch):
+    train_nothing(monkeypatch)
+    store(runner, "paa", 1.0, config_hash="0123456789abcdef")
+    with pytest.raises(ValueError, match=r"paa_seed0.json was trained with another config"):
+        runner.run_all(["paa"], None, workers=1)
+
+
+def test_config_hash_covers_overrides_and_teacher_but_no_folder_nor_seed(runner, tmp_path):
+    lad = STUDY.method("lad")
+    key = runner.config_hash(lad)
+    assert Runner(STUDY, tmp_path, tmp_path / "elsewhere", tmp_path).config_hash(lad) == key
+    longer = Method("lad", "digits/lad.py", ("optimizer.lr=0.1",), teacher="teacher")
+    assert runner.config_hash(longer) != key
+    teacher = Method("teacher", "digits/teacher.py", ("optimizer.lr=0.1",), seeds=(5,))
+    changed = Study("small", "faster", (teacher, *STUDY.methods[1:]), SMALL, (0, 1))
+    assert Runner(changed, tmp_path, runner.output, tmp_path).config_hash(lad) != key
+
+
+def test_a_training_is_stored_with_curve_and_versions(runner, monkeypatch, tmp_path):
+    """The training itself is replaced by the files that it leaves."""
+
+    def start(arguments, log, *, threads):
+        folder = next(x.partition("=")[2] for x in arguments if x.startswith("train.output_dir="))
+        rows = [
+            {"iteration": 1, "total_loss": 2.0, "bbox/AP": 30.0, "bbox/AP-a": 30.0},
+            {"iteration": 3, "total_loss": 1.0},
+            {"iteration": 4, "bbox/AP": 20.0, "bbox/AP50": None, "bbox/AP-a": 20.0},
+        ]
+        with open(f"{folder}/metrics.json", "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(jobs, "start_training", start)
+    method = STUDY.method("paa")
+    runner.run(method, 1)
+    run = results.read(results.path(runner.results, "paa", 1))
+    student = run["networks"]["student"]
+    assert student["AP"] == 20.0
+    assert student["AP50"] is None
+    assert student["classes"] == {"a": 20.0}
+    assert student["best"] == {"AP": 30.0, "iteration": 2}
+    assert student["curve"] == {"iteration": [2, 4], "AP": [30.0, 20.0]}
+    assert run["config_hash"] == runner.config_hash(method)
+    assert run["seed"] == 1
+    assert run["torch"]
+
+
+def test_a_failed_training_is_named(runner, monkeypatch):
+    def start(arguments, log, *, threads):
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+
+    monkeypatch.setattr(jobs, "start_training", start)
+    with pytest.raises(RuntimeError, match="paa, seed 0: status 3, see .*output.txt"):
+        runner.run_all(["paa"], [0], workers=1)
+    assert not runner.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ((Method("a", "x"), Method("a", "y")), "two methods have the name 'a'"),
+        ((Method("a", "x", teacher="b"), Method("b", "y")), "teacher 'b' of 'a' is no method"),
+        ((Method("a", "x", baseline="c"),), "baseline 'c' of 'a' is no method before it"),
+    ],
+)
+def test_wrong_studies_are_refused(methods, message):
+    with pytest.raises(ValueError, match=message):
+        Study("wrong", "faster", methods)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_configs_and_overrides_of_every_study_exist(name):
+    study = STUDIES[name]
+    for method in study.methods:
+        assert (CONFIGS / method.config).is_file(), method.name
+
+
+def test_pages_get_the_tables_of_the_stored_runs(runner):
+    store(runner, "paa", 1.0)
+    page = "before\n<!-- study: small summary -->\nold\n<!-- end of study -->\nafter\n"
+    new = refreshed(page, {"small": STUDY}, runner.results.parent)
+    assert "| paa | 4 | 1 | 1.0 | 2.0 | 5.0 |" in new
+    assert "old" not in new
+    assert new.startswith("before\n")
+    assert new.endswith("\nafter\n")
+    assert refreshed(new, {"small": STUDY}, runner.results.parent) == new
+    with pytest.raises(ValueError, match="there is no table 'sum': choose from summary"):
+        refreshed(page.replace("summary", "sum"), {"small": STUDY}, runner.results.parent)
+    with pytest.raises(ValueError, match="there is no study 'small'"):
+        refreshed(page, {}, runner.results.parent)
+
+
+def test_plot_of_stored_runs(runner, tmp_path):
+    store(runner, "paa", 1.0, 2.0)
+    store(runner, "lad", 2.0, 4.0)
+    draw(STUDY, runner.results, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_tables_in_the_docs_are_those_of_the_stored_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "--check"])
+    assert command.main() == 0, capsys.readouterr().out
+
+
+def test_unknown_names_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "digits"])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    assert stop.value.code == 2
+    assert "unknown study 'digits': choose from digits_short" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["study.py", "digits_short", "pa"])
+    assert command.main() == 1
+    assert "study digits_short has no method 'pa': choose from teacher, paa" in (
+        capsys.readouterr().err
+    )

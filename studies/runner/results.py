@@ -61,13 +61,14 @@ def figures(folder: Path, seconds: int | None) -> dict[str, Any]:
     networks = {}
     for network, tasks in reached.figures.items():
         prefix = f"{network}/" if network else ""
-        iterations, values = series(rows, f"{prefix}bbox/AP")
+        last, values = series(rows, f"{prefix}bbox/AP")
+        iterations = [min(i + 1, reached.iterations) for i in last]
         best = max(range(len(values)), key=lambda i: (number(values[i]) or 0.0, -i))
         networks[network or "student"] = {
             **{key: number(tasks["bbox"].get(key)) for key in ("AP", "AP50", "AP75")},
-            "best": {"AP": number(values[best]), "iteration": iterations[best] + 1},
+            "best": {"AP": number(values[best]), "iteration": iterations[best]},
             "curve": {
-                "iteration": [i + 1 for i in iterations],
+                "iteration": iterations,
                 "AP": [number(x) for x in values],
             },
             "classes": {
