@@ -8,6 +8,7 @@ study = Study(
     name="digits_losses",
     question="faster",
     overrides=("train.max_iter=400",),
+    evaluations=2,
     methods=(
         Method("teacher", "digits/teacher.py", ("train.max_iter=700",), seeds=(0,)),
         Method("paa", "digits/paa.py"),
