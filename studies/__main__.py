@@ -16,6 +16,7 @@ kept. Rounding alone moves a short run's AP by some points: compare only runs of
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def report(study: Study, args: argparse.Namespace) -> str:
     if args.cost:
         return costs(runner, methods)
     if not args.table:
+        signal.signal(signal.SIGTERM, lambda *_: runner.terminate())
         runner.run_all([method.name for method in methods], args.seeds, args.workers)
     tables = (make(study, runner.results) for make in TABLES.values())
     return "\n\n".join(filter(None, tables))

@@ -129,7 +129,7 @@ def test_config_hash_covers_overrides_and_teacher_but_no_folder_nor_seed(runner,
     key = runner.config_hash(lad)
     assert Runner(STUDY, tmp_path, tmp_path / "elsewhere", tmp_path).config_hash(lad) == key
     longer = Method("lad", "digits/lad.py", ("optimizer.lr=0.1",), teacher="teacher")
-    assert runner.config_hash(longer) != key
+    assert Runner(STUDY, tmp_path, runner.output, tmp_path).config_hash(longer) != key
     teacher = Method("teacher", "digits/teacher.py", ("optimizer.lr=0.1",), seeds=(5,))
     changed = Study("small", "faster", (teacher, *STUDY.methods[1:]), SMALL, (0, 1))
     assert Runner(changed, tmp_path, runner.output, tmp_path).config_hash(lad) != key

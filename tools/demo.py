@@ -7,6 +7,7 @@ is not repeated. Remove output/demo to start again.
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -96,6 +97,7 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the training
     begin = time.time()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,12 +36,21 @@ class Runner:
         results: folder of the figures, one json per run.
         output: folder of the trainings.
         data: folder that ``study.data`` is relative to.
+        running: trainings at this moment.
+        hashes: `config_hash` of methods by name.
     """
 
     study: Study
     results: Path
     output: Path
     data: Path
+    running: set[subprocess.Popen] = field(default_factory=set)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def terminate(self) -> None:
+        """Stops the trainings: they save their state, so that the next call resumes them."""
+        for process in list(self.running):
+            process.terminate()
 
     def run_all(self, names: Sequence[str], seeds: Sequence[int] | None, workers: int) -> None:
         """Trains what is not stored yet; first what others start from, then all others.
@@ -113,7 +123,9 @@ class Runner:
             start = time.time()
             arguments = ["--resume", *self.arguments(method, seed)]
             with start_training(arguments, folder / "output.txt", threads=1) as process:
+                self.running.add(process)
                 status = process.wait()
+            self.running.remove(process)
             if status:
                 log = folder / "output.txt"
                 raise RuntimeError(f"{method.name}, seed {seed}: status {status}, see {log}")
@@ -191,6 +203,11 @@ class Runner:
 
     def config_hash(self, method: Method) -> str:
         """Returns a hash of what determines a method's runs, but for the seed and the code."""
+        if method.name not in self.hashes:
+            self.hashes[method.name] = self._config_hash(method)
+        return self.hashes[method.name]
+
+    def _config_hash(self, method: Method) -> str:
         config = self.config(method)
         folder = config.train.output_dir
         for key in NO_PART_OF_HASH:
