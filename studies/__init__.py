@@ -1,5 +1,5 @@
 """Experiments that compare methods over seeds: one file each; tools/study.py runs them."""
 
-from studies import digits_lgd, digits_losses, digits_short
+from studies import digits_lgd, digits_losses, digits_paper, digits_short
 
-STUDIES = {x.name: x for x in (digits_short.study, digits_lgd.study, digits_losses.study)}
+STUDIES = {x.study.name: x.study for x in (digits_short, digits_losses, digits_lgd, digits_paper)}

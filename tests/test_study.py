@@ -8,7 +8,7 @@ import pytest
 
 import studies.__main__ as command
 from lad.engine.config import CONFIGS
-from studies import STUDIES
+from studies import STUDIES, reproduce
 from studies.runner import jobs, results, tables
 from studies.runner.definition import Method, Study
 from studies.runner.jobs import Runner
@@ -232,3 +232,47 @@ def test_unknown_names_are_one_line(monkeypatch, capsys):
     assert "study digits_short has no method 'pa': choose from teacher, paa" in (
         capsys.readouterr().err
     )
+
+
+def test_every_row_of_the_paper_has_a_method_and_a_config():
+    study = STUDIES["digits_paper"]
+    for rows in reproduce.TABLES.values():
+        for row in rows:
+            assert study.method(row.method)
+            assert (CONFIGS / row.config).is_file(), row.config
+
+
+def test_table_of_the_paper_on_digits_by_hand(tmp_path):
+    rows = reproduce.TABLES["table3"]
+    study = STUDIES["digits_paper"]
+    folder = tmp_path / study.name
+    for name, aps in (("paa_wide", (10.0, 20.0)), ("lad_wide_from_small", (11.0, 23.0))):
+        for seed, ap in enumerate(aps):
+            results.store(results.path(folder, name, seed), run_of(ap))
+    lines = reproduce.digits_table(rows, folder).splitlines()[2:]
+    assert lines[0] == "| paa_wide | 42.6 | 15.0 ± 7.1 |  |  | 2 |"
+    assert lines[1] == "| kl_wide_from_small | 40.4 |  |  |  | 0 |"
+    assert lines[2] == "| lad_wide_from_small | 43.3 | 17.0 ± 8.5 |  | +2.0 (-10.7 to +14.7) | 2 |"
+
+
+def test_table_of_the_paper_on_coco_names_commands_and_what_they_need(
+    monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "table3", "--data", "coco"])
+    assert reproduce.main() == 0
+    text = capsys.readouterr().out
+    assert "train_net.py --config-file configs/lad/r101_from_r50_1x.py --num-gpus 8" in text
+    assert (
+        "# needs output/paa/r50_1x/model_final.pth (not there yet): train configs/paa/r50_1x.py"
+        in text
+    )
+    assert "87,960 iterations of 16 images" in text
+    assert text.splitlines()[-1] == "| lad/r101_from_r50_1x.py | 43.3 |  |"
+    figures = {"figures": {"": {"bbox": {"AP": 43.21}}}}
+    folder = tmp_path / "output/lad/r101_from_r50_1x"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(figures))
+    reproduce.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| lad/r101_from_r50_1x.py | 43.3 | 43.2 |"

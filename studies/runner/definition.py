@@ -14,7 +14,7 @@ class Method:
         config: relative to configs/, e.g. "digits/lad.py".
         overrides: of the config, after the study's.
         teacher: name of the method whose run becomes ``model.teacher_checkpoint``.
-        student_init: name of the method whose run becomes ``train.init_checkpoint``.
+        student_init: name of the method whose run becomes ``model.student_checkpoint``.
         baseline: name of the method that this one is compared with, seed by seed.
         seeds: instead of the study's.
     """

@@ -187,7 +187,7 @@ class Runner:
         values = [*self.study.overrides, *method.overrides]
         for key, name in (
             ("model.teacher_checkpoint", method.teacher),
-            ("train.init_checkpoint", method.student_init),
+            ("model.student_checkpoint", method.student_init),
         ):
             if name:
                 other = self.study.method(name)
