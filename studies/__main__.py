@@ -92,7 +92,8 @@ def refresh(results: Path, *, write: bool) -> int:
                 page.write_text(new)
     if write:
         for study in STUDIES.values():
-            if any((results / study.name).glob("*.json")):
+            # The first studies stored no curves.
+            if study.evaluations > 1 and any((results / study.name).glob("*.json")):
                 draw(study, results / study.name, DOCS / f"images/study_{study.name}.png")
         print(f"written: {', '.join(old) or 'nothing new'}")
         return 0
