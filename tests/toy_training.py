@@ -14,10 +14,12 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from lad import register_target
 from lad.data import build_train_loader
 from lad.modeling.network import ModelInfo
 
 
+@register_target
 class ToyModel(nn.Module):
     """Two linear layers with dropout, trained toward the images' targets.
 
@@ -55,6 +57,7 @@ class ToyModel(nn.Module):
         }
 
 
+@register_target
 class PairModel(nn.Module):
     """Two toys, each trained and each evaluated."""
 
@@ -77,17 +80,20 @@ class PairModel(nn.Module):
         return ModelInfo(networks, {name: name for name in networks}, self.checkpoints)
 
 
+@register_target
 def toy_mapper(record: dict) -> dict:
     """An image of noise from all three generators, around the record's number."""
     noise = torch.rand(3, 4, 4) + np.random.rand() + random.random()
     return {**record, "image": noise * record["target"]}
 
 
+@register_target
 def toy_records(size: int = 12) -> list[dict]:
     """Images numbered from 0, targets from 0 to 1."""
     return [{"image_id": i, "width": 4, "height": 4, "target": i / size} for i in range(size)]
 
 
+@register_target
 def build_toy_loader(*, total_batch_size: int = 4, seed: int = 0, size: int = 12) -> object:
     """The project's loader over the toy images, in the training's process."""
     return build_train_loader(
@@ -95,6 +101,7 @@ def build_toy_loader(*, total_batch_size: int = 4, seed: int = 0, size: int = 12
     )
 
 
+@register_target
 class SameWeights(HookBase):
     """Checks after each step that all ranks have the same weights, and logs how many they are."""
 
@@ -106,6 +113,7 @@ class SameWeights(HookBase):
         self.trainer.storage.put_scalar("ranks", len(ranks))
 
 
+@register_target
 class KillItself(HookBase):
     """Kills the training's process before a step, as kill -9 does.
 
@@ -122,6 +130,7 @@ class KillItself(HookBase):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@register_target
 class SignalItself(HookBase):
     """Sends a signal to the training's process before a step.
 
@@ -142,6 +151,7 @@ class SignalItself(HookBase):
             os.kill(os.getpid(), self.number)
 
 
+@register_target
 class ToyTestLoader:
     """Three batches of one image each."""
 
@@ -153,6 +163,7 @@ class ToyTestLoader:
         return 3
 
 
+@register_target
 class ToyEvaluator(DatasetEvaluator):
     """The sum of all numbers as the metric "toy/AP"."""
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from lad.checkpoint import load_weights
 from lad.data import get_dataset_dicts
+from lad.engine.config import load_config
 from lad.engine.run import start_training
 from lad.metrics import read_metrics, series
 from lad.visualize import draw_detections, plot_curves
@@ -74,7 +75,7 @@ def last_iteration(folder: Path, metric: str) -> int:
 
 def draw(name: str) -> None:
     """Draws ground truth beside detections for some validation images."""
-    config = LazyConfig.load(str(OUTPUT / name / "config.yaml"))
+    config = load_config(str(OUTPUT / name / "config.yaml"))
     model = instantiate(config.model).eval()
     load_weights(model, str(OUTPUT / name / "model_final.pth"))
     dataset = config.dataloader.test.dataset.names

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import lad.data  # noqa: F401  registers the datasets
 from lad.checkpoint import load_weights
+from lad.engine.command_line import add_trust
 from lad.engine.config import build, load_config, user_errors
 from lad.engine.setup import resolve_device
 from lad.modeling.distill_losses.lgd.oracle import Oracle
@@ -76,12 +77,13 @@ def main() -> int:
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw features into DIR")
     parser.add_argument("--count", type=int, default=4, help="pictures (default 4)")
     parser.add_argument("--oracle", action="store_true", help="evaluate with the labels")
+    add_trust(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
     args = parser.parse_args()
     if args.pictures is None and not args.oracle:
         parser.error("nothing to do: add --pictures DIR or --oracle")
     with user_errors():
-        config = load_config(args.config_file, args.opts)
+        config = load_config(args.config_file, args.opts, trusted=args.trust)
         oracle = build_oracle(config, args.weights)
         loader = test_images_with_labels(config)
         config.dataloader.evaluator.output_dir = None

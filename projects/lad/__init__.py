@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lad.engine.config import get_config
+    from lad.engine.targets import register_target
     from lad.predict import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__", "get_config"]
+__all__ = ["Predictor", "__version__", "get_config", "register_target"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from lad.engine.config import get_config
 
         return get_config
+    if name == "register_target":
+        from lad.engine.targets import register_target
+
+        return register_target
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

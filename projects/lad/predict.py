@@ -95,6 +95,8 @@ class Predictor:
             own threshold.
         classes: names or numbers of the classes to keep; None keeps all.
         batch_size: of `stream`.
+        trusted: a config.yaml may name any class, and a .pt2 file is opened: both then run any
+            code that they hold.
 
     Attributes:
         weights: path of the loaded checkpoint.
@@ -116,6 +118,7 @@ class Predictor:
         threshold: float = 0.5,
         classes: Sequence[str | int] | None = None,
         batch_size: int = 1,
+        trusted: bool = False,
     ):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold}: choose a number from 0 to 1")
@@ -123,6 +126,7 @@ class Predictor:
             raise ValueError(f"batch_size={batch_size}: choose a number of at least 1")
         self.threshold = threshold
         self.batch_size = batch_size
+        self._trusted = trusted
         self._exported: ExportedDetector | None = None
         if run is not None and is_exported(run):
             self._open_exported(run, config, weights, network, device)
@@ -146,7 +150,7 @@ class Predictor:
         self.device = resolve_device("cpu" if device == "auto" else device, key="device")
         if self.device != "cpu":
             raise ValueError(f"device={device!r}: exported files run on the CPU here")
-        self._exported = ExportedDetector(run)
+        self._exported = ExportedDetector(run, trusted=self._trusted)
         self.weights = os.fspath(run)
         self.names = self._exported.metadata.class_names
 
@@ -159,7 +163,7 @@ class Predictor:
         device: str,
     ) -> None:
         self.device = resolve_device(device, key="device", known=DEVICES)
-        loaded, self.weights = _sources(run, config, weights)
+        loaded, self.weights = _sources(run, config, weights, trusted=self._trusted)
         key, network = _choose_network(loaded, network)
         self.mapper = _test_mapper(loaded)
         self.model = build(loaded, key).eval()
@@ -252,6 +256,8 @@ def _sources(
     run: str | os.PathLike | None,
     config: str | os.PathLike | DictConfig | None,
     weights: str | os.PathLike | None,
+    *,
+    trusted: bool,
 ) -> tuple[DictConfig, str]:
     """Returns the config and the path of the weights."""
     if (run is None) == (config is None):
@@ -267,7 +273,8 @@ def _sources(
     if weights is None:
         raise ValueError("weights: none are named; add the checkpoint of a training")
     if not isinstance(config, DictConfig):
-        config = load_config(os.fspath(config), source="config")  # type: ignore[arg-type]
+        path = os.fspath(config)  # type: ignore[arg-type]
+        config = load_config(path, source="config", trusted=trusted)
     return config, os.fspath(weights)
 
 

@@ -69,10 +69,14 @@ def test_overrides_win_over_settings():
 
 
 def test_another_part_replaces_the_old_one_with_its_keys():
-    config = load("lr_multiplier.scheduler={_target_:fvcore.common.ConstantParamScheduler,value:1}")
+    part = "fvcore.common.param_scheduler.CosineParamScheduler"
+    config = load(
+        f"lr_multiplier.scheduler={{_target_:{part},start_value:1,end_value:0}}",
+    )
     assert dict(config.lr_multiplier.scheduler) == {
-        "_target_": "fvcore.common.ConstantParamScheduler",
-        "value": 1,
+        "_target_": part,
+        "start_value": 1,
+        "end_value": 0,
     }
 
 
@@ -140,10 +144,10 @@ def test_parameters_of_a_target_are_known(tmp_path, node, key, known):
     file = str(tmp_path / "config.yaml")
     LazyConfig.save(config, file)
     if known:
-        assert load_config(file, [f"model.{key}=1"]).model[key] == 1
+        assert load_config(file, [f"model.{key}=1"], trusted=True).model[key] == 1
     else:
         with pytest.raises(ValueError, match=f"unknown key model.{key}"):
-            load_config(file, [f"model.{key}=1"])
+            load_config(file, [f"model.{key}=1"], trusted=True)
 
 
 def test_saved_config_loads_with_overrides_and_builds_the_same(tmp_path):
@@ -165,7 +169,7 @@ def test_missing_file_and_sections(tmp_path):
     file = tmp_path / "half.py"
     file.write_text("model = dict()\ntrain = dict()\n")
     for name, text, reason in (
-        ("broken.yaml", "a: [1", "cannot be loaded: "),
+        ("broken.yaml", "a: [1", "line 1: it is no YAML that can be read: expected"),
         ("broken.py", "model = (", "cannot be loaded: SyntaxError"),
         ("import.py", "import nowhere_at_all", "cannot be loaded: ModuleNotFoundError"),
         ("empty.yaml", "", "it is empty|cannot be loaded"),
@@ -195,10 +199,8 @@ def test_what_cannot_be_built_names_its_section():
     assert isinstance(build(load(), "model"), ToyModel)
     for override, message in (
         ("model.channels=2.5", "^model cannot be built from these values: TypeError: "),
-        ("model._target_=foo.bar", "^model cannot be built from these values: "),
         ("optimizer.lr=-1", "Invalid learning rate"),
         ("optimizer.lr=null", "^optimizer cannot be built from these values: TypeError: "),
-        ("optimizer._target_=foo.bar", "^optimizer cannot be built from these values: "),
     ):
         config = load(override)
         with pytest.raises(ValueError, match=message) as error:
@@ -304,8 +306,8 @@ optimizer.params.overrides = dict(anything=dict(lr=0.1))
 
 
 def test_part_of_an_override_has_known_keys():
-    part = "{_target_:fvcore.common.param_scheduler.ConstantParamScheduler,valu:1}"
-    message = "unknown key lr_multiplier.scheduler.valu; the nearest known key is lr_multiplier.sch"
+    part = "{_target_:fvcore.common.param_scheduler.CosineParamScheduler,start_valu:1}"
+    message = "unknown key lr_multiplier.scheduler.start_valu; the nearest known key is lr_multiplier.sch"
     with pytest.raises(ValueError, match=message):
         load(f"lr_multiplier.scheduler={part}")
 

@@ -118,7 +118,7 @@ def test_pt2_and_the_teacher_of_a_run(colad, images, tmp_path, capsys):
     assert printed[0].startswith(f"{path}: ") and "model_final.pth" in printed[0]
     assert printed[1].startswith("equal to PyTorch on 4 images of tiny_digits_val, inputs of 96x96")
     teacher = Predictor(colad, network="teacher", threshold=HARDLY_TRAINED)
-    exported = Predictor(path, threshold=HARDLY_TRAINED)
+    exported = Predictor(path, threshold=HARDLY_TRAINED, trusted=True)
     assert_same(exported(images[0]), teacher(images[0]))
     assert sorted(x.name for x in path.parent.iterdir()) == ["teacher.pt2"]
 
@@ -133,7 +133,7 @@ def test_a_config_and_weights_without_test_images(
     printed = capsys.readouterr().out
     assert printed.startswith("--nms: the file has no score voting")
     assert "drawn digit scenes, because there are no test images" in printed
-    assert len(Predictor("model.pt2", threshold=0)(images[0])) > 3
+    assert len(Predictor("model.pt2", threshold=0, trusted=True)(images[0])) > 3
     assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
 
 
@@ -146,7 +146,7 @@ def test_a_retinanet_is_exported_too(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     found = export_detector(network, tmp_path / "x.pt2", data, [image])
     assert found.detections > 0
-    detector = ExportedDetector(tmp_path / "x.pt2")
+    detector = ExportedDetector(tmp_path / "x.pt2", trusted=True)
     boxes, scores, classes = detector(image)
     with torch.no_grad():
         bgr = torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy())
@@ -243,7 +243,8 @@ def test_a_missing_package_is_one_line(colad, onnx_file, tmp_path, monkeypatch, 
         ({"device": "tpu"}, "device='tpu': choose"),
         ({"run": "nowhere.onnx"}, "nowhere.onnx: there is no such file"),
         ({"run": "{here}/bad.onnx"}, "bad.onnx: ONNX Runtime cannot open it"),
-        ({"run": "{here}/bad.pt2"}, "bad.pt2: it is no exported program of PyTorch"),
+        ({"run": "{here}/bad.pt2"}, "bad.pt2: a .pt2 file can run any code: use an .onnx file"),
+        ({"run": "{here}/bad.pt2", "trusted": True}, "bad.pt2: it is no exported program of PyTorch"),
         ({"run": "{here}/foreign.onnx"}, "foreign.onnx: its metadata lack class_names, category"),
     ],
 )

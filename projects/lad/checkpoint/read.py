@@ -6,6 +6,7 @@ import codecs
 import logging
 import os
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import IO, Any
@@ -39,11 +40,15 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)|(\S+) is not allowed", str(error))
+        what = f" ({found[1] or found[2]})" if found else ""
         raise ValueError(
-            "the file holds more than tensors, arrays and numbers, or is damaged; if you trust it, "
-            f"tools/convert_checkpoint.py --unsafe reads it: {str(error).splitlines()[0]}"
+            f"the file holds more than tensors, arrays and numbers{what}, or is damaged; such files "
+            "can run code and are not read: docs/checkpoints.md"
         ) from error
-    except (RuntimeError, EOFError, KeyError, UnicodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file raises
         raise ValueError("the file is no checkpoint, or is damaged; use another") from error
     weights = _weights(content)
     if not weights:

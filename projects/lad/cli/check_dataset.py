@@ -26,6 +26,7 @@ from lad.data.check import Check, check_folder, count_classes, count_split
 from lad.data.layouts import Layout
 from lad.data.mend import check_output, write_mended
 from lad.engine.box_sizes import BoxSizes
+from lad.engine.command_line import add_trust
 from lad.engine.config import load_config, user_errors
 from lad.engine.data import data_settings
 from lad.engine.fit import REACHED_IOU
@@ -91,12 +92,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--html {args.html}: name a file that ends in .html")
     if args.html and args.html.is_dir():
         raise ValueError(f"--html {args.html}: it is a folder: name a file")
-    config = load_config(args.config_file)
+    config = load_config(args.config_file, trusted=args.trust)
     check = check_folder(args.folder)
     if check.layout is not None:
         # Image size and anchors as a training chooses them.
         settings = data_settings(config, check.layout, "data")
-        config = load_config(args.config_file, (), settings)
+        config = load_config(args.config_file, (), settings, trusted=args.trust)
         print(page(check, check.layout, config), end="\n\n")
     print(*listed("What training refuses", check.problems) or ["No problem found."])
     if args.html:
@@ -118,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--fix", type=Path, metavar="OUT", help="write a mended copy to this new folder"
     )
+    add_trust(parser)
     args = parser.parse_args(argv)
     with user_errors():
         return run(args)

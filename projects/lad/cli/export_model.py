@@ -20,6 +20,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 
 from lad.data.scenes import load_sources, make_scene
+from lad.engine.command_line import add_trust
 from lad.engine.config import user_errors
 from lad.export.describe import describe
 from lad.export.metadata import Metadata
@@ -100,7 +101,8 @@ def export(args: argparse.Namespace) -> int:
         )
     path = target(args)
     check_target(path)
-    predictor = Predictor.open(args.run, weights=args.weights, network=args.network, device="cpu")
+    options = {"weights": args.weights, "network": args.network, "trusted": args.trust}
+    predictor = Predictor.open(args.run, device="cpu", **options)
     metadata = describe(
         predictor.model,
         predictor.mapper,
@@ -145,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes.add_argument("--size", type=parse_size, metavar="HxW", help="one size of the input")
     sizes.add_argument("--dynamic", action="store_true", help="any size (the default)")
     parser.add_argument("--nms", action="store_true", help="NMS inside, without score voting")
+    add_trust(parser)
     args = parser.parse_args(argv)
     with user_errors():
         return export(args)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from lad.checkpoint import load_weights
 from lad.data import get_dataset_dicts
+from lad.engine.command_line import add_trust
 from lad.engine.config import build, load_config, user_errors
 from lad.engine.inspection import labeled_mapper
 from lad.engine.setup import dataset_names, resolve_device
@@ -214,7 +215,7 @@ def inspect(args: argparse.Namespace) -> None:
     if args.count < 1 or not 0 <= args.threshold <= 1:
         raise ValueError("--count has to be at least 1, and --threshold a number from 0 to 1")
     file = args.config_file / "config.yaml" if args.config_file.is_dir() else args.config_file
-    config = load_config(str(file), args.opts)
+    config = load_config(str(file), args.opts, trusted=args.trust)
     checkpoints = args.checkpoints or find_checkpoints(file, config)
     mapper = labeled_mapper(config)
     model = build(config, "model")
@@ -263,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    add_trust(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides of the config")
     args = parser.parse_args(argv)
     with user_errors():

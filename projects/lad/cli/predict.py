@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from lad.engine.command_line import add_trust
 from lad.engine.config import user_errors
 from lad.media import Input, Video, VideoWriter, find_inputs, read_image
 from lad.predict import DEVICES, Detections, Predictor
@@ -207,7 +208,8 @@ def predict(args: argparse.Namespace) -> int:
         for source in inputs:
             annotations.image_id(source.path)
     options = ("weights", "network", "device", "threshold", "classes", "batch_size")
-    predictor = Predictor.open(args.run, **{name: getattr(args, name) for name in options})
+    chosen = {name: getattr(args, name) for name in options}
+    predictor = Predictor.open(args.run, trusted=args.trust, **chosen)
     category_ids: Sequence[int]
     if annotations:
         category_ids = annotations.category_ids(predictor.names)
@@ -255,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="(default 1)")
     parser.add_argument("--device", default="auto", help=f"auto (default), {', '.join(DEVICES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_trust(parser)
     args = parser.parse_intermixed_args(argv)
     with user_errors():
         return predict(args)

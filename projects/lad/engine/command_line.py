@@ -32,6 +32,7 @@ def parse_arguments(
     parser.add_argument(
         "--unlabeled", metavar="FOLDER", help="further training images, without labels"
     )
+    add_trust(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -41,3 +42,12 @@ def parse_arguments(
     if args.dry_run and (args.resume or args.eval_only):
         parser.error("--dry-run goes with neither --resume nor --eval-only")
     return args
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag ``--trust``, the same for every command that reads a config."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="a .yaml config, its overrides or a .pt2 file may run any code: docs/security.md",
+    )

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lad.engine.keys import is_read, known_keys, parameters, unknown_key, unknown_keys
+from lad.engine.targets import UnsafeConfig, check_targets, read_yaml, unsafe_values
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +94,23 @@ def load_config(
     settings: Mapping[str, Any] | None = None,
     *,
     source: str = "--config-file",
+    trusted: bool = False,
 ) -> DictConfig:
     """Loads a LazyConfig file and applies overrides.
+
+    A .py file is code, and runs. A .yaml file and the overrides may name only the targets of
+    `lad.engine.targets`.
 
     Args:
         path: a .py or .yaml file, see `find_config`.
         overrides: "path.key=value" each, in Hydra's grammar.
         settings: values by key, which the overrides may override.
         source: name of the path in messages.
+        trusted: a .yaml file and the overrides may name any target, and so run any code.
 
     Raises:
-        ValueError: if a section is missing, a key is not known or an override is wrong.
+        ValueError: if a section is missing, a key is not known, an override is wrong or a target
+            is not allowed.
         FileNotFoundError: if there is no such file.
     """
     if not path:
@@ -112,8 +119,11 @@ def load_config(
         file = find_config(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source} {error}") from None
+    plain = file.endswith((".yaml", ".yml")) and not trusted
     try:
-        config = LazyConfig.load(file)
+        config = read_yaml(file) if plain else LazyConfig.load(file)
+    except UnsafeConfig as error:
+        raise ValueError(f"{source} {path}: {error}") from error
     except Exception as error:  # whatever the file's own code raises
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise ValueError(f"{source} {path}: it cannot be loaded: {reason}") from error
@@ -125,8 +135,9 @@ def load_config(
     _check_keys(config, f"{source} {path}")
     for key, value in (settings or {}).items():
         OmegaConf.update(config, key, value)
+    known = None if trusted else unsafe_values(config)
     for override in overrides:
-        _apply_override(config, override)
+        _apply_override(config, override, known)
     return config
 
 
@@ -168,7 +179,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or ["no message"])[0]
 
 
-def _apply_override(config: DictConfig, text: str) -> None:
+def _apply_override(config: DictConfig, text: str, known: dict[str, str] | None) -> None:
+    """Applies an override; ``known`` are the config's own `unsafe_values`, None to trust it."""
     if text.startswith("--"):
         raise ValueError(f"{text}: flags have to come before the path.key=value overrides")
     try:
@@ -185,10 +197,16 @@ def _apply_override(config: DictConfig, text: str) -> None:
     if isinstance(value, Mapping) and "_target_" in value:
         # Another part, without the old one's keys.
         OmegaConf.update(config, key, value, merge=False)
-        for wrong in unknown_keys(OmegaConf.select(config, key), key):
-            raise unknown_key(config, wrong)
     else:
         LazyConfig.apply_overrides(config, [text])
+    if known is not None:
+        try:
+            check_targets(config, known)
+        except UnsafeConfig as error:
+            raise ValueError(f"override {error}") from error
+    if isinstance(value, Mapping) and "_target_" in value:
+        for wrong in unknown_keys(OmegaConf.select(config, key), key):
+            raise unknown_key(config, wrong)
 
 
 def _check_override(config: DictConfig, key: str, value: Any) -> None:

@@ -36,7 +36,7 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
         ValueError: if config, overrides or data cannot be used.
         FileNotFoundError: if a file is missing.
     """
-    config = load_config(args.config_file, args.opts)
+    config = load_config(args.config_file, args.opts, trusted=args.trust)
     folder = data_folder(config, args.eval_only)
     layout, settings = Layout("images", [UNLABELED], {}), {}
     if args.data:
@@ -53,7 +53,7 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
             )
         layout.splits[UNLABELED] = unlabeled_photos(args.unlabeled, layout)
         settings[f"dataloader.train.{UNLABELED}.names"] = os.path.join(folder, f"{UNLABELED}.json")
-    return load_config(args.config_file, args.opts, settings), layout
+    return load_config(args.config_file, args.opts, settings, trusted=args.trust), layout
 
 
 def unlabeled_photos(folder: str, layout: Layout) -> list[Photo]:

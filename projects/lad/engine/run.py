@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
             if args.data or args.unlabeled:
                 cfg, layout = load_config_with_data(args)
             else:
-                cfg = load_config(args.config_file, args.opts)
+                cfg = load_config(args.config_file, args.opts, trusted=args.trust)
             device = resolve_device(cfg.train.device)
             compat.check_processes(device, args.num_gpus, args.num_machines)
             check_run(cfg, resume=args.resume, eval_only=args.eval_only)

@@ -33,21 +33,27 @@ class ExportedDetector:
     Args:
         path: of the file.
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
+        trusted: open a .pt2 file, too, which can run any code. An .onnx file cannot.
 
     Attributes:
         metadata: of the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if `lad export` did not write it, or a package is missing.
+        ValueError: if `lad export` did not write it, a package is missing, or it is not trusted.
     """
 
-    def __init__(self, path: str | os.PathLike, *, threads: int = 0):
+    def __init__(self, path: str | os.PathLike, *, threads: int = 0, trusted: bool = False):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: there is no such file")
         try:
             if Path(path).suffix == ".onnx":
                 self._run, strings = _open_onnx(os.fspath(path), threads)
+            elif not trusted:
+                raise ValueError(
+                    "a .pt2 file can run any code: use an .onnx file; docs/security.md tells how to "
+                    "open a .pt2 file of your own"
+                )
             else:
                 self._run, strings = _open_pt2(os.fspath(path))
             self.metadata = Metadata.from_strings(strings)
