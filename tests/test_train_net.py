@@ -344,7 +344,7 @@ def test_training_in_a_process_of_its_own(tmp_path, monkeypatch):
         (["--config-file", CONFIG, "optimizer.lr=-1"], "Invalid learning rate"),
         (
             ["--config-file", CONFIG, "train.hooks=[{_target_:lad.engine.RoleSwitchHook}]"],
-            "train.hooks.0 cannot be built from these values",
+            "override train.hooks.0._target_=lad.engine.RoleSwitchHook is refused",
         ),
         (
             ["--config-file", CONFIG, "train.hooks=[{_target_:toy_training.ToyModel}]"],

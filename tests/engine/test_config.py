@@ -307,7 +307,9 @@ optimizer.params.overrides = dict(anything=dict(lr=0.1))
 
 def test_part_of_an_override_has_known_keys():
     part = "{_target_:fvcore.common.param_scheduler.CosineParamScheduler,start_valu:1}"
-    message = "unknown key lr_multiplier.scheduler.start_valu; the nearest known key is lr_multiplier.sch"
+    message = (
+        "unknown key lr_multiplier.scheduler.start_valu; the nearest known key is lr_multiplier.sch"
+    )
     with pytest.raises(ValueError, match=message):
         load(f"lr_multiplier.scheduler={part}")
 

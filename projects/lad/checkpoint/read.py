@@ -43,8 +43,8 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
         found = re.search(r"GLOBAL (\S+)|(\S+) is not allowed", str(error))
         what = f" ({found[1] or found[2]})" if found else ""
         raise ValueError(
-            f"the file holds more than tensors, arrays and numbers{what}, or is damaged; such files "
-            "can run code and are not read: docs/checkpoints.md"
+            f"the file holds more than tensors, arrays and numbers{what}, or is damaged; such "
+            "files can run code and are not read: docs/checkpoints.md"
         ) from error
     except OSError:
         raise

@@ -7,6 +7,7 @@ are data: their ``_target_`` are the classes of `PARTS`, the names in `TARGETS`,
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import re
@@ -171,6 +172,12 @@ def _reason(key: str, value: str) -> str:
     top = value.partition(".")[0]
     if top in sys.stdlib_module_names or not re.fullmatch(r"[\w.]+", value):
         return f"{key}={value} is refused: it is no part of a detector, and could run any code"
+    if top == "lad":
+        nearest = difflib.get_close_matches(value, TARGETS, n=1)
+        return (
+            f"{key}={value} is refused: a YAML config or an override may name no such part of lad"
+            + "".join(f"; the nearest is {name}" for name in nearest)
+        )
     return (
         f"{key}={value} is refused: it is none of the parts that a YAML config or an override may "
         "name; if it is your own, add --trust or call lad.register_target (docs/security.md)"

@@ -51,8 +51,8 @@ class ExportedDetector:
                 self._run, strings = _open_onnx(os.fspath(path), threads)
             elif not trusted:
                 raise ValueError(
-                    "a .pt2 file can run any code: use an .onnx file; docs/security.md tells how to "
-                    "open a .pt2 file of your own"
+                    "a .pt2 file can run any code: use an .onnx file; docs/security.md tells how "
+                    "to open a .pt2 file of your own"
                 )
             else:
                 self._run, strings = _open_pt2(os.fspath(path))
