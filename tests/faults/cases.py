@@ -1,7 +1,7 @@
 """All cases, in the order of their groups."""
 
-from faults import config
+from faults import code, config
 from faults.case import Case
 
 GROUPS = ("data", "config", "checkpoint", "process", "code")
-CASES: list[Case] = [*config.CASES]
+CASES: list[Case] = [*config.CASES, *code.CASES]

@@ -17,6 +17,7 @@ import torch
 
 from lad.checkpoint import read_weights
 from lad.checkpoint.convert import convert
+from lad.engine.config import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if os.path.exists(args.output):
         parser.error(f"{args.output} exists: remove it or choose another name")
-    try:
-        conversion = convert(read_weights(args.input, trusted=args.unsafe))
-        os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-        torch.save({"model": conversion.weights}, args.output)
-    except (OSError, RuntimeError, ValueError) as error:
-        parser.error(f"{args.input}: {error}")
+    with user_errors():
+        try:
+            conversion = convert(read_weights(args.input, trusted=args.unsafe))
+            os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+            torch.save({"model": conversion.weights}, args.output)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{args.input}: {error}") from error
     print(f"{args.input}: {conversion.origin}")
     print(f"{args.output}: {len(conversion.weights)} weights")
     if conversion.unused:
