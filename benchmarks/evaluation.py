@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.evaluation import coco_evaluation
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.measure import Report, interleaved, no_output
@@ -34,15 +35,14 @@ def run(args: argparse.Namespace, report: Report) -> None:
         ground_truth = make_ground_truth(args.images, rng)
         path.write_text(json.dumps(ground_truth))
         register_coco(NAME, path, folder)
-        evaluator = build_coco_evaluator(NAME)
+        build_coco_evaluator(NAME)  # chooses the class that Detectron2 evaluates with
+        ours, truth = coco_evaluation.COCOeval_opt, COCO(str(path))
         detections = make_detections(ground_truth, rng)
         statistics: dict[str, np.ndarray] = {}
         seconds = interleaved(
             {
-                "ours": partial(evaluate, evaluator, detections, statistics),
-                "pycocotools": partial(
-                    evaluate_with_pycocotools, evaluator, detections, statistics
-                ),
+                name: partial(evaluate, method, truth, detections, statistics, name)
+                for name, method in {"ours": ours, "pycocotools": COCOeval}.items()
             },
             repeats=args.repeats or 1,
             warmup=0,
@@ -55,27 +55,19 @@ def run(args: argparse.Namespace, report: Report) -> None:
     report.at_most("evaluation-12-numbers", float(difference), 1e-9)
 
 
-def evaluate(evaluator, detections: list[dict], statistics: dict[str, np.ndarray]) -> None:
-    """Computes the 12 numbers as the evaluator of the configs does."""
-    result = coco_evaluation._evaluate_predictions_on_coco(
-        evaluator._coco_api,
-        detections,
-        "bbox",
-        use_fast_impl=evaluator._use_fast_impl,
-        max_dets_per_image=evaluator._max_dets_per_image,
-    )
-    statistics["ours"] = np.asarray(result.stats[:12], dtype=np.float64)
-
-
-def evaluate_with_pycocotools(
-    evaluator, detections: list[dict], statistics: dict[str, np.ndarray]
+def evaluate(
+    method: type[COCOeval],
+    truth: COCO,
+    detections: list[dict],
+    statistics: dict[str, np.ndarray],
+    name: str,
 ) -> None:
-    """Computes the 12 numbers with pycocotools."""
-    result = COCOeval(evaluator._coco_api, evaluator._coco_api.loadRes(detections), "bbox")
+    """Computes the 12 numbers with a class of pycocotools' interface."""
+    result = method(truth, truth.loadRes(detections), "bbox")
     result.evaluate()
     result.accumulate()
     result.summarize()
-    statistics["pycocotools"] = np.asarray(result.stats, dtype=np.float64)
+    statistics[name] = np.asarray(result.stats[:12], dtype=np.float64)
 
 
 def make_ground_truth(images: int, rng: np.random.Generator) -> dict:
