@@ -43,8 +43,9 @@ def test_boxes_without_area_are_dropped_and_counted(registered, caplog):
     assert [record["image_id"] for record in records] == [1]
     assert [a["bbox"] for a in records[0]["annotations"]] == [[1, 1, 5, 5]]
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert [w for w in warnings if "no area" in w] == [
-        f"Dataset {name}: dropped 5 boxes that have no area inside their image."
+    assert [w for w in warnings if "area" in w] == [
+        f"dataset {name!r}: objects without area inside their image are left out: 5 of 6, the "
+        "first is annotation 2"
     ]
 
 

@@ -38,7 +38,8 @@ def test_any_file_name_in_any_layout_trains(layout, tmp_path):
     assert read.name == layout and read.class_names == ["0"]
     assert read.splits.keys() == {"train", "val"}
     write_coco_files(read, tmp_path / "json", replace=False)
-    records = get_dataset_dicts([str(tmp_path / f"json/{x}.json") for x in ("train", "val")])
+    files = [str(tmp_path / f"json/{x}.json") for x in ("train", "val")]
+    records = get_dataset_dicts(files, outside_root=True)
     found = {Path(record["file_name"]).stem for record in records}
     assert found == {Path(name).stem for name in NAMES}
     for record in records:

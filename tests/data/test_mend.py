@@ -84,7 +84,7 @@ def test_mended_data_train(tmp_path):
     changes, layout = mend(tmp_path)
     assert len(changes) == 5
     write_coco_files(layout, tmp_path / "json", replace=False)
-    records = get_dataset_dicts(str(tmp_path / "json/train.json"))
+    records = get_dataset_dicts(str(tmp_path / "json/train.json"), outside_root=True)
     assert all(len(record["annotations"]) == 1 for record in records)
 
 

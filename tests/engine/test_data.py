@@ -53,6 +53,7 @@ def test_settings_of_any_config(name, keys):
         "dataloader.train.dataset.names": "run/data/train.json",
         "dataloader.test.dataset.names": "run/data/val.json",
     }
+    names |= {f"dataloader.{split}.dataset.outside_root": True for split in ("train", "test")}
     assert settings == dict.fromkeys(keys, 3) | names
     config = load_config(path, (), settings)
     assert config.dataloader.evaluator.dataset_name == "run/data/val.json"

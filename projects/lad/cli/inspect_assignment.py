@@ -110,10 +110,11 @@ def find_records(
     if not images:
         if not names:
             raise ValueError("the config has no test dataset: add --dataset NAME or --image FILE")
-        return get_dataset_dicts(names)[:count]
+        return get_dataset_dicts(names, outside_root=True)[:count]
     records: list[dict] = []
     try:
-        records = get_dataset_dicts(names, filter_empty=False) if names else []
+        if names:
+            records = get_dataset_dicts(names, filter_empty=False, outside_root=True)
     except (ValueError, OSError) as error:
         if dataset:
             raise

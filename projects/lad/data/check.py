@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from lad.data.folders import clip_box, has_objects, read_folder, source_name
 from lad.data.layouts import Layout, Photo
-
-ROUNDING = 1.0  # pixels by which a box may leave its image without being counted
+from lad.data.normalize import leaves
 
 
 class Finding(NamedTuple):
@@ -112,9 +111,7 @@ def _names(photo: Photo) -> list[str]:
 
 def leaves_image(box: Sequence[float], photo: Photo) -> bool:
     """Whether a box (x, y, width, height) is more than a rounding error outside its image."""
-    x, y, width, height = box
-    right, bottom = x + width - photo.width, y + height - photo.height
-    return max(-x, -y, right, bottom) > ROUNDING
+    return leaves(box, (photo.width, photo.height))
 
 
 def count_split(photos: Sequence[Photo]) -> list[int]:

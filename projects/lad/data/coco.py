@@ -1,15 +1,21 @@
 """Registration and evaluation of datasets in COCO's json format."""
 
-import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from detectron2.utils.file_io import PathManager
+
+from lad.data.annotations import load_json
+from lad.data.normalize import checked, read_as
+
+logger = logging.getLogger(__name__)
 
 
 def register_coco(name: str, json_file: str | os.PathLike, image_root: str | os.PathLike) -> None:
@@ -50,8 +56,12 @@ def register_json_path(name: str) -> None:
 
 
 def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
-    _check_coco_json(name, json_file)
-    return load_coco_json(json_file, image_root, name)
+    where = f"dataset {name!r}"
+    content, changes = checked(_load_json(where, json_file), f"{where}: {json_file}")
+    for change in changes:
+        logger.warning(f"{where}: {change}")
+    with read_as(content):
+        return load_coco_json(json_file, image_root, name)
 
 
 def remedy(path: str | os.PathLike) -> str:
@@ -65,123 +75,18 @@ def remedy(path: str | os.PathLike) -> str:
     )
 
 
-def _check_coco_json(name: str, json_file: str) -> None:
-    """Checks an annotation file.
+def _load_json(where: str, json_file: str) -> dict:
+    """Reads an annotation file.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not json, or an entry that training needs is missing or undefined.
+        ValueError: if it is no json.
     """
     if not Path(json_file).is_file():
         raise FileNotFoundError(
-            f"dataset {name!r}: annotation file {json_file} does not exist; {remedy(json_file)}"
+            f"{where}: annotation file {json_file} does not exist; {remedy(json_file)}"
         )
-    where = f"dataset {name!r}: {json_file}"
-    for entry in wrong_entries(read_coco_json(json_file, where)):
-        raise ValueError(f"{where}: {entry.problem}")
-
-
-def read_coco_json(json_file: str | os.PathLike, where: str) -> dict:
-    """Reads the lists of an annotation file; `wrong_entries` checks what they hold.
-
-    Args:
-        json_file: in COCO's instances format.
-        where: how errors name the file.
-
-    Raises:
-        ValueError: if it is not json, or has no list of images, annotations or categories.
-    """
-    try:
-        content = json.loads(Path(json_file).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{where} is not a json file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} holds no COCO annotations")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise ValueError(
-                f"{where} has no list {key!r}; COCO's instances format needs 'images', "
-                "'annotations' and 'categories'"
-            )
-        # Annotations may be empty: a dataset of backgrounds.
-        if key != "annotations" and not content[key]:
-            raise ValueError(f"{where} has an empty list {key!r}")
-    return content
-
-
-class WrongEntry(NamedTuple):
-    """An entry of an annotation file that cannot be used.
-
-    Attributes:
-        key: the list that it is in.
-        position: in that list.
-        problem: in words.
-    """
-
-    key: str
-    position: int
-    problem: str
-
-
-def wrong_entries(content: dict) -> Iterator[WrongEntry]:
-    """Yields entries that lack a key, have a wrong value or id, or name an unknown id."""
-    complete: dict[str, list[tuple[int, dict]]] = {}
-    for key, needed in (
-        ("images", ("id", "file_name", "height", "width")),
-        ("categories", ("id", "name")),
-        ("annotations", ("id", "image_id", "category_id", "bbox")),
-    ):
-        complete[key] = []
-        for position, entry in enumerate(content[key]):
-            has = entry if isinstance(entry, dict) else {}
-            if missing := [k for k in needed if k not in has]:
-                yield WrongEntry(key, position, f"{key}[{position}] has no {missing[0]!r}")
-            elif wrong := [k for k in needed if k.endswith("id") and not _is_id(has[k])]:
-                problem = f"{key}[{position}] has {wrong[0]} {has[wrong[0]]}, which is no id"
-                yield WrongEntry(key, position, problem)
-            else:
-                complete[key].append((position, entry))
-    for position, image in complete["images"]:
-        if not isinstance(image["file_name"], str):
-            yield WrongEntry(
-                "images", position, f"images[{position}] has a file_name that is no text"
-            )
-        if not (_is_number(image["height"]) and _is_number(image["width"])):
-            problem = f"images[{position}] has a height or width that is no number"
-            yield WrongEntry("images", position, problem)
-    for key, entries in complete.items():
-        ids: set = set()
-        for position, entry in entries:
-            if entry["id"] in ids:
-                problem = f"{key}[{position}] has id {entry['id']}, which another entry has too"
-                yield WrongEntry(key, position, problem)
-            ids.add(entry["id"])
-    yield from _wrong_annotations(complete)
-
-
-def _wrong_annotations(complete: dict[str, list[tuple[int, dict]]]) -> Iterator[WrongEntry]:
-    known = {
-        "image_id": {image["id"] for _, image in complete["images"]},
-        "category_id": {category["id"] for _, category in complete["categories"]},
-    }
-    for position, annotation in complete["annotations"]:
-        where = f"annotation {annotation['id']} has"
-        for key, ids in known.items():
-            if annotation[key] not in ids:
-                problem = f"{where} {key} {annotation[key]}, which the file does not define"
-                yield WrongEntry("annotations", position, problem)
-        box = annotation["bbox"]
-        if not isinstance(box, list) or not len(box) == 4 == sum(map(_is_number, box)):
-            problem = f"{where} bbox {box}, not four numbers x, y, width, height"
-            yield WrongEntry("annotations", position, problem)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int | str)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return load_json(json_file, f"{where}: {json_file}")
 
 
 def build_coco_evaluator(
@@ -205,22 +110,29 @@ def build_coco_evaluator(
         FileNotFoundError: if the annotation file does not exist.
     """
     register_json_path(dataset_name)
-    if not hasattr(MetadataCatalog.get(dataset_name), "thing_dataset_id_to_contiguous_id"):
+    metadata = MetadataCatalog.get(dataset_name)
+    if not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
         # Loading sets the category ids, generates digit scenes, and reports missing files.
         DatasetCatalog.get(dataset_name)
-    evaluator = COCOEvaluator(
-        dataset_name,
-        tasks=tuple(tasks),
-        distributed=distributed,
-        output_dir=output_dir,
-        max_dets_per_image=100,
-        use_fast_impl=_use_faster_coco_eval(),
-    )
-    # pycocotools needs both keys; Detectron2's training does not, and many tools do not write them.
-    for annotation in evaluator._coco_api.dataset.get("annotations", []):
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-    return evaluator
+    json_file = metadata.get("json_file")
+    with nullcontext() if json_file is None else read_as(_ground_truth(dataset_name, json_file)):
+        return COCOEvaluator(
+            dataset_name,
+            tasks=tuple(tasks),
+            distributed=distributed,
+            output_dir=output_dir,
+            max_dets_per_image=100,
+            use_fast_impl=_use_faster_coco_eval(),
+        )
+
+
+def _ground_truth(name: str, json_file: str) -> dict:
+    """Returns the objects that training sees; without annotations the file as it is."""
+    where = f"dataset {name!r}"
+    content = _load_json(where, PathManager.get_local_path(json_file))
+    if "annotations" not in content:  # the images of COCO's server
+        return content
+    return checked(content, f"{where}: {json_file}").content
 
 
 def _use_faster_coco_eval() -> bool:

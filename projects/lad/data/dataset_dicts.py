@@ -11,6 +11,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
 from lad.data.coco import register_json_path, remedy
+from lad.data.normalize import clipped_box
 
 logger = logging.getLogger(__name__)
 
@@ -18,16 +19,22 @@ SHOWN = 10  # classes in a line of the log
 
 
 def get_dataset_dicts(
-    names: str | Sequence[str], filter_empty: bool = True, part: Sequence[int] | None = None
+    names: str | Sequence[str],
+    filter_empty: bool = True,
+    part: Sequence[int] | None = None,
+    outside_root: bool = False,
 ) -> list[dict]:
     """Loads dataset dicts as `load_dataset_dicts`, and logs how many objects of each class."""
-    dicts = load_dataset_dicts(names, filter_empty, part)
+    dicts = load_dataset_dicts(names, filter_empty, part, outside_root)
     _log_counts(dicts, [names] if isinstance(names, str) else list(names))
     return dicts
 
 
 def load_dataset_dicts(
-    names: str | Sequence[str], filter_empty: bool = True, part: Sequence[int] | None = None
+    names: str | Sequence[str],
+    filter_empty: bool = True,
+    part: Sequence[int] | None = None,
+    outside_root: bool = False,
 ) -> list[dict]:
     """Loads dataset dicts as Detectron2's ``get_detection_dataset_dicts`` and checks them.
 
@@ -38,9 +45,11 @@ def load_dataset_dicts(
         filter_empty: drop images without any annotation other than crowd regions.
         part: (first, step) takes every step-th image from this one on: (0, 2) and (1, 2) are two
             halves. None takes all.
+        outside_root: whether images may lie outside the folder of the dataset's images.
 
     Raises:
-        ValueError: if a name is not registered, a part is none, or nothing is left to load.
+        ValueError: if a name is not registered, a part is none, an image lies outside, or nothing
+            is left to load.
         FileNotFoundError: if annotations or images do not exist.
     """
     names = [names] if isinstance(names, str) else list(names)
@@ -58,6 +67,8 @@ def load_dataset_dicts(
         raise FileNotFoundError(
             f"dataset {', '.join(names)}: {error.filename} does not exist; {remedy(error.filename)}"
         ) from error
+    if not outside_root:
+        _check_inside_root(dicts, names)
     if part is not None:
         dicts = dicts[_part(part)]
     _check_images_exist(dicts, names)
@@ -108,6 +119,22 @@ def _check_registered(name: str) -> None:
         )
 
 
+def _check_inside_root(dicts: list[dict], names: list[str]) -> None:
+    """Raises ValueError for an image that an annotation file places outside its image folder."""
+    given = [MetadataCatalog.get(name).get("image_root") for name in names]
+    if any(root is None or "://" in root for root in given):
+        return
+    roots = tuple(os.path.join(os.path.abspath(root), "") for root in given)
+    for record in dicts:
+        path = os.path.abspath(record["file_name"])
+        if not path.startswith(roots):
+            raise ValueError(
+                f"dataset {', '.join(names)}: image {record['file_name']} is outside the image "
+                f"folder {roots[0]}: correct its file_name, or set outside_root=true beside the "
+                "dataset's names if you trust the file"
+            )
+
+
 def _check_images_exist(dicts: list[dict], names: list[str]) -> None:
     """Raises FileNotFoundError with the number of missing images and the first of them."""
     # One listing per folder: checking 100,000 files takes minutes on a network disk.
@@ -146,8 +173,6 @@ def _drop_boxes_without_area(dicts: list[dict], names: list[str]) -> list[dict]:
 
 
 def _has_area(annotation: dict, width: int, height: int) -> bool:
-    """Whether the box, clipped to the image, has an area; False for NaN."""
-    x0, y0, x1, y1 = annotation["bbox"]
-    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
-        x1, y1 = x0 + x1, y0 + y1
-    return min(x1, width) - max(x0, 0) > 0 and min(y1, height) - max(y0, 0) > 0
+    """Whether the box, clipped to the image, has an area; False if it is not finite."""
+    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return clipped_box(box, (width, height)) is not None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lad.data.layouts import Layout, Photo, Report, read_coco, read_roboflow
+from lad.data.normalize import clipped_box
 from lad.data.voc import read_voc
 from lad.data.yolo import read_yolo
 
@@ -164,10 +165,4 @@ def to_coco(photos: Sequence[Photo], class_names: Sequence[str]) -> dict:
 
 def clip_box(box: Sequence[float], photo: Photo) -> list[float] | None:
     """Returns a box (x, y, width, height) clipped to its image, None if no area is left."""
-    x, y, width, height = box
-    left, right = max(x, 0), min(x + width, photo.width)
-    top, bottom = max(y, 0), min(y + height, photo.height)
-    # Written so that NaN has no area either.
-    if not (right > left and bottom > top):
-        return None
-    return [left, top, right - left, bottom - top]
+    return clipped_box(box, (photo.width, photo.height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
-from lad.data.coco import read_coco_json, wrong_entries
+from lad.data.annotations import read_coco_json, wrong_entries
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -69,7 +70,7 @@ def read_roboflow(folder: Path, report: Report) -> Layout | None:
         files.update((split, path) for path in found if path.is_file())
     if not files:
         return None
-    return _read_coco("Roboflow COCO", files, lambda path: [path.parent], report)
+    return _read_coco("Roboflow COCO", folder, files, lambda path: [path.parent], report)
 
 
 def read_coco(folder: Path, report: Report) -> Layout | None:
@@ -100,7 +101,7 @@ def read_coco(folder: Path, report: Report) -> Layout | None:
             folder,
         ]
 
-    return _read_coco("COCO", files, image_folders, report)
+    return _read_coco("COCO", folder, files, image_folders, report)
 
 
 def _is_split(stem: str, names: Iterable[str]) -> bool:
@@ -118,6 +119,7 @@ def _choose(paths: Sequence[Path]) -> Path | None:
 
 def _read_coco(
     name: str,
+    root: Path,
     files: Mapping[str, Path],
     image_folders: Callable[[Path], list[Path]],
     report: Report,
@@ -136,7 +138,7 @@ def _read_coco(
         objects = _coco_objects(path, content, class_names, report)
         splits[split] = []
         for image in content["images"]:
-            found = _find_image(image["file_name"], image_folders(path))
+            found = _find_image(image["file_name"], image_folders(path), root)
             where = f"{path}: image {image['id']}"
             if found is None:
                 report(f"{where}: file {image['file_name']!r} is in none of its image folders")
@@ -195,12 +197,14 @@ def _coco_objects(
     return objects
 
 
-def _find_image(name: str, folders: Sequence[Path]) -> Path | None:
+def _find_image(name: str, folders: Sequence[Path], root: Path) -> Path | None:
+    """Returns the first file of that name in one of the folders, and not outside the data."""
     # Tools write file names with folders that only they have.
     for candidate in dict.fromkeys([name, re.split(r"[/\\]", name)[-1]]):
         for folder in folders:
-            if (folder / candidate).is_file():
-                return folder / candidate
+            path = Path(os.path.abspath(folder / candidate))
+            if path.is_file() and path.is_relative_to(root):
+                return path
     return None
 
 

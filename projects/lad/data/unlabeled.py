@@ -18,6 +18,7 @@ def unlabeled_images(
     names: str | Sequence[str] | None = None,
     ratio: float = 1.0,
     part: Sequence[int] | None = None,
+    outside_root: bool = False,
 ) -> Unlabeled | None:
     """Loads the images of datasets and drops their labels.
 
@@ -25,6 +26,7 @@ def unlabeled_images(
         names: as for `load_dataset_dicts`; none for no images.
         ratio: unlabeled images per labeled image of a batch.
         part: as for `load_dataset_dicts`.
+        outside_root: as for `load_dataset_dicts`.
 
     Returns:
         The images, None if there are none to load.
@@ -37,7 +39,7 @@ def unlabeled_images(
         raise ValueError(f"dataloader.train.unlabeled.ratio={ratio}: it has to be 0 or more")
     if not names or not ratio:
         return None
-    records = load_dataset_dicts(names, filter_empty=False, part=part)
+    records = load_dataset_dicts(names, filter_empty=False, part=part, outside_root=outside_root)
     logger.info(f"Unlabeled: {len(records)} images, {ratio:g} per labeled image of a batch")
     dropped = {"annotations", "sem_seg_file_name", "proposal_boxes"}
     bare = [{k: v for k, v in record.items() if k not in dropped} for record in records]

@@ -29,6 +29,7 @@ from lad.engine.schedule import ProgressHook
 from lad.engine.setup import (
     amp_dtype,
     build_optimizer,
+    check_class_names,
     check_classes,
     check_unlabeled,
     checkpoint_period,
@@ -53,6 +54,7 @@ def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
     let_workers_finish(loader)
     build(cfg, "dataloader.evaluator")  # each evaluation builds its own
     check_classes(model, cfg, "test")
+    check_class_names(cfg)
     return loader
 
 

@@ -16,6 +16,7 @@ from lad.data.unlabeled import read_unlabeled
 from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
 from lad.engine.fit import REACHED_IOU, fit_settings
+from lad.engine.keys import parameters
 from lad.engine.setup import class_keys, dataset_names
 
 UNLABELED = "unlabeled"  # name of a split and of a section
@@ -52,7 +53,8 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
                 "configs/common/data/coco.py"
             )
         layout.splits[UNLABELED] = unlabeled_photos(args.unlabeled, layout)
-        settings[f"dataloader.train.{UNLABELED}.names"] = os.path.join(folder, f"{UNLABELED}.json")
+        key = f"dataloader.train.{UNLABELED}"
+        settings |= _dataset(config, key, os.path.join(folder, f"{UNLABELED}.json"))
     return load_config(args.config_file, args.opts, settings, trusted=args.trust), layout
 
 
@@ -97,10 +99,19 @@ def data_settings(
                 f"--data: the config has no dataloader.{split}.dataset.names to set; use another "
                 "config, such as configs/quick/paa.py"
             )
-        settings[f"dataloader.{split}.dataset.names"] = os.path.join(folder, f"{name}.json")
+        settings |= _dataset(
+            config, f"dataloader.{split}.dataset", os.path.join(folder, f"{name}.json")
+        )
     if config.train.get("fit_data"):
         settings |= fit_settings(config, layout.splits["train"], overrides)
     return settings | _length(config.train, len(layout.splits["train"]), config, overrides)
+
+
+def _dataset(config: DictConfig, key: str, file: str) -> dict[str, Any]:
+    """Returns the values by key that name a file of `write_coco_files`, and trust its paths."""
+    values: dict[str, Any] = {f"{key}.names": file}
+    known = parameters(OmegaConf.select(config, key))
+    return values if known and "outside_root" not in known else {**values, f"{key}.outside_root": True}
 
 
 def _length(

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape, glob
+from itertools import zip_longest
 
 import torch
 from detectron2.config import LazyConfig
@@ -19,6 +20,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lad.data.names import read_class_names
 from lad.engine.config import build_node
 from lad.engine.console import log_environment, start_log
 from lad.modeling.distillation import NETWORKS
@@ -211,6 +213,36 @@ def check_classes(model: nn.Module, config: DictConfig, split: str) -> None:
                 f"dataset {name!r} has {len(classes)} classes, the model {number}: set "
                 f"{' and '.join(class_keys(config))} to {len(classes)}"
             )
+
+
+def check_class_names(config: DictConfig) -> None:
+    """Raises ValueError unless the classes of training and test data have the same names and order.
+
+    Training data that are not on this machine are not compared.
+    """
+    for train in dataset_names(config, "train"):
+        expected = _class_names(train)
+        for test in dataset_names(config, "test"):
+            names = _class_names(test)
+            if not expected or not names or names == expected:
+                continue
+            pairs = zip_longest(names, expected, fillvalue="none")
+            number, (name, trained) = next((i, x) for i, x in enumerate(pairs) if x[0] != x[1])
+            raise ValueError(
+                f"dataset {test!r} has other classes than the training dataset {train!r}: its "
+                f"class {number} is {name!r}, the training's {trained!r}: give both files the same "
+                "categories with the same ids"
+            )
+
+
+def _class_names(dataset: str) -> list[str]:
+    """Returns a dataset's classes, as loaded or in its file; none if there is no such file."""
+    metadata = MetadataCatalog.get(dataset)
+    classes = metadata.get("thing_classes")
+    file = metadata.get("json_file") or dataset
+    if classes is None and file.endswith(".json") and os.path.isfile(file):
+        classes = read_class_names(file, "dataloader.train.dataset.names")
+    return list(classes or ())
 
 
 def check_unlabeled(model: nn.Module, config: DictConfig) -> None:
