@@ -1,12 +1,21 @@
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 from detectron2.utils import comm
+from PIL import Image
 
-from lad.data.loader import SeededBatchSampler, SeededMapDataset, build_train_loader
+from lad.data.images import ImageMapper, UnreadableImage
+from lad.data.loader import (
+    SeededBatchSampler,
+    SeededMapDataset,
+    Unlabeled,
+    build_evaluation_loader,
+    build_train_loader,
+)
 
 
 def make_sampler(groups=(0,) * 10, total_batch_size=4, seed=0, **kwargs):
@@ -167,3 +176,77 @@ def test_grouping_needs_image_sizes():
         make_loader(dataset=[{"file_name": "a.png"}])
     loader = make_loader(dataset=[{"id": 7}], aspect_ratio_grouping=False)
     assert [element["id"] for element in next(iter(loader))] == [7] * 4
+
+
+class SomeUnreadable:
+    """As `RandomMapper`, but the images of some numbers cannot be read."""
+
+    def __init__(self, *ids):
+        self.ids = ids
+
+    def __call__(self, record):
+        if record["id"] in self.ids:
+            raise UnreadableImage(f"{record['file_name']}: bad")
+        return {**RandomMapper()(record), "unlabeled": record.get("unlabeled", False)}
+
+
+def damaged_loader(*ids, num_images=12, **options):
+    dataset = [
+        {"id": i, "file_name": f"{i}.png", "width": 10, "height": 10} for i in range(num_images)
+    ]
+    return make_loader(dataset=dataset, mapper=SomeUnreadable(*ids), **options)
+
+
+def test_an_unreadable_image_is_replaced_and_named_once(caplog):
+    whole, damaged = take(damaged_loader(), 9), damaged_loader(5)
+    found = take(damaged, 9)
+    for before, after in zip(sum(whole, []), sum(found, []), strict=True):
+        assert after == before or before["id"] == 5 != after["id"]
+        assert "unreadable" not in after
+    assert damaged.unreadable == {"5.png": "5.png: bad"}
+    assert caplog.text.count("Unreadable, another image is taken instead: 5.png: bad") == 1
+    assert damaged.refusal() == ""
+
+
+def test_replacements_depend_on_the_seed_and_the_position_alone():
+    stream = take(damaged_loader(5, 7), 9)
+    assert take(damaged_loader(5, 7, num_workers=2), 9) == stream
+    resumed = damaged_loader(5, 7)
+    resumed.set_start(4)
+    assert take(resumed, 5) == stream[4:]
+
+
+def test_unlabeled_images_are_replaced_by_unlabeled_ones():
+    records = [{"id": 20 + i, "file_name": f"u{i}.png", "unlabeled": True} for i in range(3)]
+    loader = damaged_loader(1, 20, unlabeled=Unlabeled(records, 1.0))
+    for batch in take(loader, 9):
+        assert [x["unlabeled"] for x in batch] == [False] * 4 + [True] * 4
+        assert {1, 20}.isdisjoint(x["id"] for x in batch)
+
+
+def test_too_many_unreadable_images_are_refused():
+    loader = damaged_loader(1, 2, 3, max_unreadable=0.2)
+    take(loader, 3)
+    assert re.match(
+        r"3 of 12 training images cannot be read, more than dataloader\.train\.max_unreadable=0\.2;"
+        r" the first is \d\.png: bad",
+        loader.refusal(),
+    )
+    loader = damaged_loader(1, 2, 3, max_unreadable=0.25)
+    take(loader, 3)
+    assert loader.refusal() == ""
+    with pytest.raises(UnreadableImage, match="bad"):
+        take(damaged_loader(*range(12)), 1)
+    with pytest.raises(ValueError, match=r"max_unreadable=1\.5: it has to be"):
+        damaged_loader(max_unreadable=1.5)
+
+
+def test_test_images_are_looked_at_before_an_evaluation(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    mapper = ImageMapper(False, augmentations=[], image_format="RGB")
+    record = {"file_name": str(tmp_path / "a.png"), "width": 8, "height": 6}
+    loader = build_evaluation_loader(dataset=[record], mapper=mapper)
+    assert next(iter(loader))[0]["image"].shape == (3, 6, 8)
+    for wrong in ({"width": 6}, {"file_name": str(tmp_path / "b.png")}):
+        with pytest.raises(UnreadableImage, match=r"\.png: "):
+            build_evaluation_loader(dataset=[record, record | wrong], mapper=mapper)

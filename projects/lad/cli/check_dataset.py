@@ -18,11 +18,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from lad.cli.check_page import write_page
 from lad.data.check import Check, check_folder, count_classes, count_split
+from lad.data.images import MAX_PIXELS
 from lad.data.layouts import Layout
 from lad.data.mend import check_output, write_mended
 from lad.engine.box_sizes import BoxSizes
@@ -93,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     if args.html and args.html.is_dir():
         raise ValueError(f"--html {args.html}: it is a folder: name a file")
     config = load_config(args.config_file, trusted=args.trust)
-    check = check_folder(args.folder)
+    limit = OmegaConf.select(config, "dataloader.train.mapper.max_pixels") or MAX_PIXELS
+    check = check_folder(args.folder, limit)
     if check.layout is not None:
         # Image size and anchors as a training chooses them.
         settings = data_settings(config, check.layout, "data")

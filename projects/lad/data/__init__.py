@@ -7,12 +7,15 @@ from lad.data.coco import build_coco_evaluator, register_coco
 from lad.data.dataset_dicts import get_dataset_dicts
 from lad.data.digits import DigitScenesSpec, register_digit_scenes
 from lad.data.folders import read_folder, write_coco_files
-from lad.data.loader import build_train_loader
+from lad.data.images import ImageMapper
+from lad.data.loader import build_evaluation_loader, build_train_loader
 from lad.data.unlabeled import unlabeled_images
 
 __all__ = [
     "DigitScenesSpec",
+    "ImageMapper",
     "build_coco_evaluator",
+    "build_evaluation_loader",
     "build_train_loader",
     "get_dataset_dicts",
     "read_folder",

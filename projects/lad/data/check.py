@@ -11,10 +11,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from lad.data.folders import clip_box, has_objects, read_folder, source_name
+from lad.data.images import MAX_PIXELS, UnreadableImage, read_image
 from lad.data.layouts import Layout, Photo
 from lad.data.normalize import leaves
 
@@ -51,15 +51,20 @@ class Check(NamedTuple):
     findings: Mapping[str, Sequence[Finding]] = {}
 
 
-def check_folder(folder: str | os.PathLike) -> Check:
-    """Reads a folder as `read_folder` does, decodes all images and looks at all boxes."""
+def check_folder(folder: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Check:
+    """Reads a folder as `read_folder` does, decodes all images and looks at all boxes.
+
+    Args:
+        folder: as for `read_folder`.
+        max_pixels: images with more pixels are problems.
+    """
     problems: list[str] = []
     try:
         layout = read_folder(folder, problems.append)
     except (ValueError, OSError) as error:
         return Check(None, [*problems, str(error)])
     photos = {photo.path: photo for photo in _photos(layout)}
-    damaged = damaged_images(photos.values())
+    damaged = damaged_images(photos.values(), max_pixels)
     return Check(
         layout=layout,
         problems=problems + list(damaged.values()),
@@ -73,15 +78,15 @@ def check_folder(folder: str | os.PathLike) -> Check:
     )
 
 
-def damaged_images(photos: Iterable[Photo]) -> dict[Path, str]:
-    """Returns a line for each image that has a readable header but cannot be decoded."""
+def damaged_images(photos: Iterable[Photo], max_pixels: int = MAX_PIXELS) -> dict[Path, str]:
+    """Returns a line for each image that has a readable header but cannot be used."""
     lines = {}
     for photo in tqdm(list(photos), "images", unit="image", disable=None, leave=False):
         try:
-            with Image.open(photo.path) as image:
-                image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            lines[photo.path] = f"{photo.path}: is damaged ({error}): replace or remove it"
+            read_image(str(photo.path), "RGB", size=(photo.width, photo.height), max_pixels=max_pixels)
+        except UnreadableImage as error:
+            reason = str(error).removeprefix(f"{photo.path}: ").rpartition(": ")[0]
+            lines[photo.path] = f"{photo.path}: is damaged ({reason}): replace or remove it"
     return lines
 
 

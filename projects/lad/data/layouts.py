@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image
-
 from lad.data.annotations import read_coco_json, wrong_entries
+from lad.data.images import opened, shown_size
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -213,15 +212,12 @@ def open_photo(
 ) -> Photo | None:
     """Reads an image's size; reports a file that is no image, and returns None."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Asked for EXIF data that is not in the header, Pillow decodes a whole PNG.
-            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-            turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with open(path, "rb") as file, opened(file) as image:
+            width, height = shown_size(image)
+    except (OSError, SyntaxError, ValueError) as error:
         report(f"{path}: cannot be read as an image ({error}): replace or remove it")
         return None
-    return Photo(path, *((height, width) if turned else (width, height)), objects, labels)
+    return Photo(path, width, height, objects, labels)
 
 
 def read_text(path: Path) -> str:

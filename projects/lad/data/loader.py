@@ -4,6 +4,7 @@ The batches of N processes are slices of one process' batches, the number of wor
 nothing, and a run that starts at batch b continues as an uninterrupted run does.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.data import DatasetFromList
+from detectron2.data import DatasetFromList, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lad.data.images import ImageMapper, UnreadableImage
+
+logger = logging.getLogger(__name__)
+
+
+TRIES = 100  # draws to replace an image that cannot be read
 
 
 class SeededBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -135,6 +143,10 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
 class SeededMapDataset(Dataset):
     """Maps dataset dicts with a random state seeded by the index (image, seed).
 
+    An image that cannot be read is replaced by another one, drawn from the same seed, so that
+    neither the number of workers nor a resumed run changes what is trained on. The model input then
+    names it and the reason in "unreadable".
+
     Args:
         dataset: sequence of dataset dicts.
         mapper: called with one dataset dict; may use Python's, NumPy's and PyTorch's global CPU
@@ -144,14 +156,34 @@ class SeededMapDataset(Dataset):
     def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], Any]) -> None:
         self._dataset = dataset
         self._mapper = mapper
+        # Labeled images come first, and each is replaced by one of its kind.
+        self._num_labeled = sum("unlabeled" not in record for record in dataset)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         index, seed = item
-        with seeded(seed):
-            return self._mapper(self._dataset[index])
+        unreadable: dict[str, str] = {}
+        for chosen in self._choices(index, seed):
+            record = self._dataset[chosen]
+            if record.get("file_name") in unreadable:
+                continue
+            try:
+                with seeded(seed):
+                    mapped = self._mapper(record)
+            except UnreadableImage as error:
+                unreadable[record["file_name"]] = str(error)
+                continue
+            return {**mapped, "unreadable": unreadable} if unreadable else mapped
+        raise UnreadableImage(next(iter(unreadable.values())))
+
+    def _choices(self, index: int, seed: int) -> Iterator[int]:
+        """Yields an image, and others to replace it."""
+        yield index
+        labeled = index < self._num_labeled
+        first, end = (0, self._num_labeled) if labeled else (self._num_labeled, len(self))
+        yield from np.random.default_rng([seed, index]).integers(first, end, size=TRIES).tolist()
 
 
 @contextmanager
@@ -172,13 +204,41 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class TrainLoader(DataLoader):
-    """An endless DataLoader over a sampler of batches."""
+    """An endless DataLoader over a sampler of batches, which counts unreadable images.
+
+    Attributes:
+        max_unreadable: the share of the images that may be unreadable; one may always be.
+        unreadable: a line for each image that was not, by its file.
+    """
 
     batch_sampler: SeededBatchSampler | MixedBatchSampler
+    max_unreadable: float = 0.0
 
     def set_start(self, batch_index: int) -> None:
         """Makes the next iterator start at this global batch; call it before ``iter()``."""
         self.batch_sampler.set_start(batch_index)
+
+    def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
+        self.unreadable: dict[str, str] = {}
+        for batch in super().__iter__():
+            for element in batch:
+                marks = element.pop("unreadable", {}) if isinstance(element, dict) else {}
+                for file, line in marks.items():
+                    if file not in self.unreadable:
+                        logger.warning(f"Unreadable, another image is taken instead: {line}")
+                        self.unreadable[file] = line
+            yield batch
+
+    def refusal(self) -> str:
+        """Returns an error line if more images are unreadable than may be, else ""."""
+        number, total = len(self.unreadable), len(self.dataset)  # type: ignore[arg-type]
+        if number <= max(1, self.max_unreadable * total):
+            return ""
+        return (
+            f"{number} of {total} training images cannot be read, more than "
+            f"dataloader.train.max_unreadable={self.max_unreadable:g}; the first is "
+            f"{next(iter(self.unreadable.values()))}"
+        )
 
 
 def build_train_loader(
@@ -190,6 +250,7 @@ def build_train_loader(
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
     unlabeled: Unlabeled | None = None,
+    max_unreadable: float = 0.01,
 ) -> TrainLoader:
     """Builds the training loader of this process; every rank has to call it.
 
@@ -203,15 +264,21 @@ def build_train_loader(
             needs "width" and "height" in each dataset dict.
         unlabeled: images to add to each batch, behind the others; the model input of each keeps
             ``unlabeled=True``.
+        max_unreadable: the share of the images that may be unreadable, see `TrainLoader`.
 
     Returns:
         An endless loader of ``list[dict]``, each of ``total_batch_size / world size`` elements plus
         the unlabeled ones.
 
     Raises:
-        ValueError: if the dataset is empty, the batch cannot be divided among the ranks, or an
-            image has no size to group by.
+        ValueError: if the dataset is empty, the batch cannot be divided among the ranks, an
+            image has no size to group by, or ``max_unreadable`` is no share.
     """
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(
+            f"dataloader.train.max_unreadable={max_unreadable}: it has to be at least 0 and at "
+            "most 1"
+        )
     if seed is None or seed < 0:
         seed = comm.shared_random_seed()
     batch_sampler: SeededBatchSampler | MixedBatchSampler
@@ -227,7 +294,7 @@ def build_train_loader(
         others = _unlabeled_sampler(unlabeled, total_batch_size, seed)
         batch_sampler = MixedBatchSampler(labeled, others, len(dataset))
         records = [*dataset, *unlabeled.records]
-    return TrainLoader(
+    loader = TrainLoader(
         SeededMapDataset(DatasetFromList(records, copy=False), mapper),
         batch_sampler=batch_sampler,
         num_workers=num_workers,
@@ -235,6 +302,27 @@ def build_train_loader(
         # Without its own generator a DataLoader draws from the global one.
         generator=torch.Generator(),
     )
+    loader.max_unreadable = max_unreadable
+    return loader
+
+
+def build_evaluation_loader(
+    *, dataset: list[dict], mapper: Callable[[dict], Any], num_workers: int = 0
+) -> DataLoader:
+    """Builds Detectron2's test loader, after a look at the header of each image.
+
+    Args:
+        dataset: dataset dicts in Detectron2's format.
+        mapper: as for `build_train_loader`; images are looked at if it is an `ImageMapper`.
+        num_workers: loading processes of this rank.
+
+    Raises:
+        UnreadableImage: for the first image that cannot be used: without it figures are wrong.
+    """
+    if isinstance(mapper, ImageMapper):
+        for record in dataset[comm.get_rank() :: comm.get_world_size()]:
+            mapper.check(record)
+    return build_detection_test_loader(dataset, mapper=mapper, num_workers=num_workers)
 
 
 def _unlabeled_sampler(

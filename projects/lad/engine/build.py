@@ -36,7 +36,13 @@ from lad.engine.setup import (
     resolve_device,
 )
 from lad.engine.signals import StopSignals, let_workers_finish
-from lad.engine.stopping import Checkpointer, EarlyStop, LatestCheckpointer, RecentMetrics
+from lad.engine.stopping import (
+    Checkpointer,
+    EarlyStop,
+    LatestCheckpointer,
+    RecentMetrics,
+    UnreadableImages,
+)
 from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
 from lad.engine.validation import build_loss_loader, mean_losses
@@ -101,7 +107,7 @@ def build_trainer(
             ema,
             *further,
             assignment_figures(cfg, model) if comm.is_main_process() and not dry_run else None,
-            *([DryRun()] if dry_run else saving),
+            *([DryRun()] if dry_run else [*saving, UnreadableImages(loader, signals)]),
         ]
     )
     return trainer, checkpointer

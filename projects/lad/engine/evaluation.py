@@ -21,8 +21,9 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from lad.data.images import UnreadableImage
 from lad.engine.signals import StopSignals
-from lad.engine.stopping import is_due
+from lad.engine.stopping import Refused, is_due
 from lad.metrics import read_metrics
 from lad.modeling.network import model_info
 
@@ -167,8 +168,12 @@ class EvaluationHook(HookBase):
         done = min(storage.iter + 1, self.trainer.max_iter)
         logger.info(f"Evaluating after iteration {done} of {self.trainer.max_iter}")
         start = time.perf_counter()
-        with self._signals.deferred(False):
-            metrics = flatten_results_dict(self._function())
+        try:
+            with self._signals.deferred(False):
+                metrics = flatten_results_dict(self._function())
+        except UnreadableImage as error:
+            self._signals.raised = True  # the step before is saved
+            raise Refused(error.line) from error
         if comm.is_main_process():
             seconds = time.perf_counter() - start
             storage.put_scalars(**metrics, eval_seconds=seconds, smoothing_hint=False)

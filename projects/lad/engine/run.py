@@ -22,6 +22,7 @@ from torch import nn
 from lad import compat
 from lad.checkpoint import load_initial_weights, load_weights
 from lad.data import write_coco_files
+from lad.data.images import UnreadableImage
 from lad.engine.build import build_test_loader, build_trainer
 from lad.engine.command_line import parse_arguments
 from lad.engine.config import build, load_config, user_errors
@@ -43,6 +44,7 @@ from lad.engine.setup import (
     set_up,
 )
 from lad.engine.signals import StopSignals, passed_on, stoppable
+from lad.engine.stopping import Refused
 from lad.engine.teacher import name_classes
 from lad.modeling.network import model_info
 
@@ -142,7 +144,11 @@ def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any
         evaluated = list(model_info(model).evaluated.values())
         load_weights(model, path, source=source, complete=evaluated)
         loader = build_test_loader(cfg, model)
-    results = evaluate_and_write(model, loader, cfg)
+    try:
+        results = evaluate_and_write(model, loader, cfg)
+    except UnreadableImage as error:
+        with user_errors():
+            raise UnreadableImage(error.line) from error
     table = figures_table(*split_figures(flatten_results_dict(results)))
     logger.info("\n".join([f"Results of {path}", "", *table]))
     return results
@@ -179,7 +185,11 @@ def do_train(
         torch.jit.optimized_execution(resolve_device(cfg.train.device) != "cpu"),
         signals.deferred(),
     ):
-        trainer.train(start_iter, cfg.train.max_iter)
+        try:
+            trainer.train(start_iter, cfg.train.max_iter)
+        except Refused as error:
+            with user_errors():
+                raise ValueError(f"{error}; {signals.message}") from error
     if comm.is_main_process() and not dry_run:
         results = collect_results(
             folder, best_metric=cfg.train.best.metric, stopped_early=trainer.stopped_early

@@ -13,6 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from lad.data.loader import TrainLoader
 from lad.engine.signals import Stopped, StopSignals
 from lad.metrics import read_metrics, series
 
@@ -159,6 +160,33 @@ def is_due(step: int, period: int, max_iter: int) -> bool:
 
 class StoppedEarly(BaseException):
     """Ends a training before its last iteration, as finished; the message says why."""
+
+
+class Refused(BaseException):
+    """Ends a run because of its data; the message is the error line. What is done is kept."""
+
+
+class UnreadableImages(HookBase):
+    """Ends a training of which too many images cannot be read, after the step that showed it.
+
+    All processes agree on the step. Register it after `LatestCheckpointer`, which saves the state.
+
+    Args:
+        loader: of the training; others than a `TrainLoader` do not count.
+        signals: of the run.
+    """
+
+    def __init__(self, loader: Any, signals: StopSignals):
+        self._loader = loader
+        self._signals = signals
+
+    def after_step(self) -> None:
+        """Raises Refused if there are too many in any process."""
+        mine = self._loader.refusal() if isinstance(self._loader, TrainLoader) else ""
+        found = next(filter(None, comm.all_gather(mine)), "")
+        if found:
+            self._signals.raised = True
+            raise Refused(found)
 
 
 class EarlyStop(HookBase):

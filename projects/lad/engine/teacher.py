@@ -12,9 +12,11 @@ from detectron2.evaluation.testing import flatten_results_dict
 from omegaconf import DictConfig
 from torch import nn
 
+from lad.data.images import UnreadableImage
 from lad.data.names import read_class_names
 from lad.engine.setup import dataset_names
 from lad.engine.signals import StopSignals
+from lad.engine.stopping import Refused
 from lad.modeling.network import is_frozen, model_info
 
 logger = logging.getLogger(__name__)
@@ -76,8 +78,11 @@ class TeacherEvaluation(HookBase):
         if self.trainer.start_iter > 0:
             return
         logger.info("Evaluating the frozen teacher (train.eval_teacher=false skips it)")
-        with self._signals.deferred(False):
-            results = flatten_results_dict(self._evaluate())
+        try:
+            with self._signals.deferred(False):
+                results = flatten_results_dict(self._evaluate())
+        except UnreadableImage as error:
+            raise Refused(error.line) from error
         self.results = {name: float(value) for name, value in results.items()}
         self.trainer.storage.put_scalars(**self.results, smoothing_hint=False)
         for name, value in self._precisions().items():
