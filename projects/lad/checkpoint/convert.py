@@ -165,8 +165,10 @@ def _patch_order(value: Tensor) -> Tensor:
     """Reorders the (..., 4C) input channels of MMDetection's patch merging for timm's.
 
     MMDetection unfolds 2 x 2 patches as (channel, row, column); Swin's authors and timm concatenate
-    them as (column, row, channel).
+    them as (column, row, channel). Weights of another shape stay: they fit no model.
     """
+    if not value.dim() or value.shape[-1] % 4:
+        return value
     patches = value.unflatten(-1, (-1, 2, 2))
     return patches.transpose(-1, -3).flatten(-3)
 
