@@ -127,5 +127,7 @@ def test_the_limit_of_pixels_is_an_option(tmp_path):
 
 
 def test_the_line_of_an_error_of_a_loading_process():
-    text = "Caught UnreadableImage in worker.\n  File x\nlad.data.images.UnreadableImage: a.png: bad"
+    text = (
+        "Caught UnreadableImage in worker.\n  File x\nlad.data.images.UnreadableImage: a.png: bad"
+    )
     assert UnreadableImage(text).line == "a.png: bad"

@@ -14,7 +14,12 @@ from lad.data.normalize import checked, clipped_box, leaves, normalize
 
 NAN, INF = float("nan"), float("inf")
 SIZE = (64, 48)
-BOXES = [(1, 3, [2, 3, 20, 10]), (1, 7, [30, 5, 10, 30]), (2, 3, [5, 5, 40, 40]), (2, 7, [1, 1, 5, 5])]
+BOXES = [
+    (1, 3, [2, 3, 20, 10]),
+    (1, 7, [30, 5, 10, 30]),
+    (2, 3, [5, 5, 40, 40]),
+    (2, 7, [1, 1, 5, 5]),
+]
 
 
 def content(**edits):
@@ -80,7 +85,14 @@ def test_a_file_without_objects():
 
 @pytest.mark.parametrize(
     "number",
-    [lambda i: i, str, lambda i: -i - 1, lambda i: 2**53 + i, lambda i: 2**62 + i, lambda i: 10**30 - i],
+    [
+        lambda i: i,
+        str,
+        lambda i: -i - 1,
+        lambda i: 2**53 + i,
+        lambda i: 2**62 + i,
+        lambda i: 10**30 - i,
+    ],
     ids=["from 0", "text", "negative", "2^53", "2^62", "10^30"],
 )
 def test_any_annotation_ids_give_an_ap_of_100(tmp_path, number):
@@ -92,7 +104,8 @@ def test_any_annotation_ids_give_an_ap_of_100(tmp_path, number):
 
 
 @pytest.mark.parametrize(
-    "box", [[NAN, 1, 2, 2], [0, 0, INF, 5], [100, 0, 5, 5], [1, 1, 0, 5], [9, 9, -5, 5], [1e308] * 4]
+    "box",
+    [[NAN, 1, 2, 2], [0, 0, INF, 5], [100, 0, 5, 5], [1, 1, 0, 5], [9, 9, -5, 5], [1e308] * 4],
 )
 def test_training_and_evaluation_leave_out_the_same_boxes(tmp_path, box):
     file = content()
@@ -128,7 +141,11 @@ def test_crowds_are_kept_and_ignored(tmp_path):
         ("annotations", {"area": "big"}, "annotation 0 has area 'big', which is no number"),
         ("annotations", {"iscrowd": 2}, "annotation 0 has iscrowd 2, which is neither 0 nor 1"),
         ("annotations", {"ignore": 1}, "annotation 0 has ignore set, which is not supported"),
-        ("annotations", {"segmentation": [1, 2]}, "annotation 0 has a segmentation that is neither"),
+        (
+            "annotations",
+            {"segmentation": [1, 2]},
+            "annotation 0 has a segmentation that is neither",
+        ),
         ("annotations", {"segmentation": {"counts": [1]}}, "annotation 0 has a segmentation"),
         ("annotations", {"bbox": [10**400, 1, 2, 3]}, r"bbox \[1000.*\.\.\., not four numbers"),
         ("annotations", {"bbox": [True, 1, 2, 3]}, "not four numbers"),

@@ -210,7 +210,9 @@ COLORS = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), dtype=np.ui
 GRAY = (np.arange(48 * 64, dtype=np.uint16) * 21).reshape(48, 64)
 
 
-def pixels_fault(folder: Path, make: Callable[[], Image.Image], expected: Any, name: str) -> Outcome:
+def pixels_fault(
+    folder: Path, make: Callable[[], Image.Image], expected: Any, name: str
+) -> Outcome:
     """Writes an image of an unusual kind; expects (H, W) or (H, W, 3) pixels, or a refusal."""
     image = make()
     options = {"exif": image.info["exif"]} if "exif" in image.info else {}

@@ -1,4 +1,4 @@
-"""Random annotation files: one line, or a dataset of which the own ground truth has an AP of 100."""
+"""Random annotation files: one line, or a dataset whose own ground truth has an AP of 100."""
 
 import json
 import math
@@ -83,9 +83,7 @@ def check(text: str) -> None:
     assert math.isnan(ap) if not objects else abs(ap - 100) < 1e-6
 
 
-@settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(OBJECTS, max_size=5), CHANGES)
 def test_files_near_cocos_format(objects, change):
     images = [
@@ -100,9 +98,7 @@ def test_files_near_cocos_format(objects, change):
     check(json.dumps(content))
 
 
-@settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.one_of(
         TREES,

@@ -20,7 +20,13 @@ MMDETECTION = [
     *("bbox_head.cls_convs.0.conv.weight", "bbox_head.cls_convs.0.gn.bias"),
     *("backbone.stages.0.downsample.norm.weight", "backbone.stages.0.downsample.reduction.weight"),
 ]
-RESNET = ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer4.2.bn3.running_var", "fc.bias"]
+RESNET = [
+    "conv1.weight",
+    "bn1.bias",
+    "layer1.0.conv1.weight",
+    "layer4.2.bn3.running_var",
+    "fc.bias",
+]
 NAMES = st.one_of(
     st.sampled_from(OURS),
     st.sampled_from(MMDETECTION),

@@ -54,15 +54,15 @@ def test_any_text(text):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.sampled_from([k for k in KEYS if k.startswith("train.")]), st.text("adeinrst._", max_size=5))
+@given(
+    st.sampled_from([k for k in KEYS if k.startswith("train.")]), st.text("adeinrst._", max_size=5)
+)
 def test_keys_near_known_ones(key, more):
     check(f"{key}{more}=1")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    st.one_of(st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False))
-)
+@given(st.one_of(st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False)))
 def test_numbers_are_applied(value):
     config = load_config(TOY, [f"optimizer.lr={value!r}"])
     assert math.isclose(config.optimizer.lr, value) and type(config.optimizer.lr) is type(value)

@@ -78,7 +78,9 @@ def wrong_entries(content: dict) -> Iterator[WrongEntry]:
             if missing := [k for k in needed if k not in has]:
                 yield WrongEntry(key, position, f"{key}[{position}] has no {missing[0]!r}")
             elif wrong := [k for k in needed if k.endswith("id") and not _is_id(has[k])]:
-                problem = f"{key}[{position}] has {wrong[0]} {_shown(has[wrong[0]])}, which is no id"
+                problem = (
+                    f"{key}[{position}] has {wrong[0]} {_shown(has[wrong[0]])}, which is no id"
+                )
                 yield WrongEntry(key, position, problem)
             else:
                 complete[key].append((position, entry))
@@ -93,7 +95,9 @@ def wrong_entries(content: dict) -> Iterator[WrongEntry]:
         ids: set = set()
         for position, entry in entries:
             if entry["id"] in ids:
-                problem = f"{key}[{position}] has id {_shown(entry['id'])}, which another entry has too"
+                problem = (
+                    f"{key}[{position}] has id {_shown(entry['id'])}, which another entry has too"
+                )
                 yield WrongEntry(key, position, problem)
             ids.add(entry["id"])
     yield from _wrong_annotations(complete)
@@ -184,8 +188,8 @@ def check_evaluable(content: dict) -> None:
         for position, entry in enumerate(content[key]):
             if not _is_whole(entry["id"]) or abs(entry["id"]) > MAX_ID:
                 raise ValueError(
-                    f"{key}[{position}] has id {_shown(entry['id'])}, which is no whole number up to "
-                    "2^53: number the entries"
+                    f"{key}[{position}] has id {_shown(entry['id'])}, which is no whole number "
+                    "up to 2^53: number the entries"
                 )
     names: set[str] = set()
     for category in content["categories"]:

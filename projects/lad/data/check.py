@@ -83,7 +83,9 @@ def damaged_images(photos: Iterable[Photo], max_pixels: int = MAX_PIXELS) -> dic
     lines = {}
     for photo in tqdm(list(photos), "images", unit="image", disable=None, leave=False):
         try:
-            read_image(str(photo.path), "RGB", size=(photo.width, photo.height), max_pixels=max_pixels)
+            read_image(
+                str(photo.path), "RGB", size=(photo.width, photo.height), max_pixels=max_pixels
+            )
         except UnreadableImage as error:
             reason = str(error).removeprefix(f"{photo.path}: ").rpartition(": ")[0]
             lines[photo.path] = f"{photo.path}: is damaged ({reason}): replace or remove it"

@@ -59,7 +59,9 @@ def normalize(content: dict[str, Any]) -> Normalized:
     Example: in an image of 64x48, the box (60, 10, 20, 10) becomes (60, 10, 4, 10), and
     (70, 10, 20, 10) is left out.
     """
-    images = [{**x, "height": int(x["height"]), "width": int(x["width"])} for x in content["images"]]
+    images = [
+        {**x, "height": int(x["height"]), "width": int(x["width"])} for x in content["images"]
+    ]
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     annotations: list[dict] = []
     left_out: list[Any] = []

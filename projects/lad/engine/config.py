@@ -193,6 +193,8 @@ def _apply_override(config: DictConfig, text: str, known: dict[str, str] | None)
     if override.is_sweep_override():
         raise ValueError(f"override {text!r}: write several values as a list, [a,b]")
     key, value = override.key_or_group, override.value()
+    if not key:
+        raise ValueError(f"override {text!r}: write path.key=value")
     _check_override(config, key, value)
     if isinstance(value, Mapping) and "_target_" in value:
         # Another part, without the old one's keys.

@@ -109,9 +109,9 @@ def data_settings(
 
 def _dataset(config: DictConfig, key: str, file: str) -> dict[str, Any]:
     """Returns the values by key that name a file of `write_coco_files`, and trust its paths."""
-    values: dict[str, Any] = {f"{key}.names": file}
     known = parameters(OmegaConf.select(config, key))
-    return values if known and "outside_root" not in known else {**values, f"{key}.outside_root": True}
+    trusts = known is None or "outside_root" in known
+    return {f"{key}.names": file} | ({f"{key}.outside_root": True} if trusts else {})
 
 
 def _length(

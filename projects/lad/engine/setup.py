@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -96,6 +97,9 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
         FileNotFoundError: if a checkpoint does not exist.
     """
     _check_numbers(config.train)
+    for key in ("hooks", "writers"):
+        if not OmegaConf.is_list(config.train.get(key, OmegaConf.create([]))):
+            raise ValueError(f"train.{key}={config.train[key]}: write a list, [] for none")
     if OmegaConf.select(config, "dataloader.test.dataset.part") is not None:
         raise ValueError("dataloader.test.dataset.part: the evaluator counts all images; remove it")
     folder, initial = config.train.output_dir, config.train.init_checkpoint
@@ -167,7 +171,8 @@ def _check_numbers(train: DictConfig) -> None:
             continue
         if value == "auto" and key == "checkpointer.period":
             continue
-        if not isinstance(value, int) or (lowest is not None and value < lowest):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or (lowest is not None and value < lowest):
             limit = "" if lowest is None else f" of at least {lowest}"
             raise ValueError(f"train.{key}={value}: expected a whole number{limit}")
 
@@ -331,6 +336,9 @@ def build_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimiz
     Raises:
         ValueError: if a value in the node cannot work.
     """
+    rate = config.get("lr", 0.0)
+    if not isinstance(rate, int | float) or not math.isfinite(rate):
+        raise ValueError(f"optimizer.lr={rate}: it has to be a finite number")
     config.params.model = model
     optimizer = build_node(config, "optimizer")
     # Checkpoints that hold a config's lists do not load.
