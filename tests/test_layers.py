@@ -9,24 +9,25 @@ PACKAGE = Path(__file__).parents[1] / "projects/lad"
 # What each part of the package may import besides itself.
 MAY_IMPORT = {
     "compat": set(),
+    "files": set(),
     "media": set(),
-    "metrics": set(),
+    "metrics": {"files"},
     "structures": set(),
     "ops": {"structures"},
     "assignment": {"structures", "ops"},
     "modeling": {"compat", "structures", "ops", "assignment"},
-    "checkpoint": {"modeling"},
+    "checkpoint": {"files", "modeling"},
     "inspection": {"structures", "assignment", "modeling"},
     "data": {"compat"},
     "visualize": {"metrics"},
     "engine": {
-        *("compat", "metrics", "structures", "ops", "assignment", "modeling"),
+        *("compat", "files", "metrics", "structures", "ops", "assignment", "modeling"),
         *("checkpoint", "data", "visualize", "inspection"),
     },
     "export": {"modeling"},
     "predict": {"media", "modeling", "checkpoint", "data", "visualize", "engine", "export"},
     "cli": {
-        *("media", "modeling", "checkpoint", "data", "visualize"),
+        *("files", "media", "modeling", "checkpoint", "data", "visualize"),
         *("inspection", "engine", "export", "predict"),
     },
 }

@@ -276,14 +276,16 @@ def test_resumed_training_loads_only_what_checkpoints_leave_out(tmp_path, save_t
     teacher = Detector()
     file = save({"model": teacher.state_dict()}, tmp_path / "teacher.pth")
     model = Pair(student="not looked at", teacher=file, save_teacher=save_teacher)
-    resumed = save({"model": model.state_dict(), "trainer": {}}, tmp_path / "model_0000009.pth")
+    resumed = save(
+        {"model": model.state_dict(), "trainer": {"iteration": 9}}, tmp_path / "model_0000009.pth"
+    )
     load_initial_weights(model, "not looked at", resume_from=resumed)
     assert same(model.teacher.state_dict(), teacher.state_dict()) != save_teacher
 
 
 def test_resumed_training_needs_the_weights_that_its_checkpoint_lacks(tmp_path):
     model = Pair(save_teacher=False)
-    content = {"model": model.state_dict(), "trainer": {}}
+    content = {"model": model.state_dict(), "trainer": {"iteration": 9}}
     with pytest.raises(ValueError, match="--resume=.* frozen teacher .*set model.teacher_checkpoi"):
         load_initial_weights(model, "", resume_from=save(content, tmp_path / "model.pth"))
 

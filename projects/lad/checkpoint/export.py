@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from lad.checkpoint.read import network_weights, read_weights
+from lad.checkpoint.write import write_checkpoint
 
 
 def export_network(path: str, network: str, output: str) -> int:
@@ -23,5 +22,5 @@ def export_network(path: str, network: str, output: str) -> int:
         ValueError: if it does not hold that network.
     """
     part = network_weights(read_weights(path), network)
-    torch.save({"model": part}, output)
+    write_checkpoint({"model": part}, output)
     return len(part)

@@ -79,7 +79,7 @@ def load_initial_weights(model: nn.Module, path: str, *, resume_from: str = "") 
     incomplete = [key for key in _weights_of(model) if not key.endswith(OPTIONAL)]
     if resume_from:
         source, path = "--resume", resume_from
-        saved = read_training(resume_from)
+        saved = read_training(resume_from)["model"]
         incomplete = [key for key in incomplete if key not in saved]
     elif path:
         report = load_weights(model, path, source=source)

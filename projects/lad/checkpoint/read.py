@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lad.checkpoint.write import damage
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +52,8 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
         raise
     except Exception as error:  # whatever a damaged file raises
         raise ValueError("the file is no checkpoint, or is damaged; use another") from error
+    if not trusted and (problem := damage(path)):
+        raise ValueError(f"the file is damaged: {problem}; use another")
     weights = _weights(content)
     if not weights:
         raise ValueError("the file holds no weights")
@@ -74,8 +78,12 @@ def network_weights(weights: Mapping[str, Tensor], network: str) -> dict[str, Te
     return part
 
 
-def read_training(path: str) -> Mapping[str, Tensor]:
-    """Maps the weights in a training's checkpoint from disk.
+def read_training(path: str) -> dict[str, Any]:
+    """Reads a training's checkpoint; its tensors are mapped from the disk.
+
+    Returns:
+        ``model``, the weights by name; ``trainer``, its state with the last ``iteration``; and
+        whatever else was saved.
 
     Raises:
         ValueError: if the file is no such checkpoint, or is damaged.
@@ -83,13 +91,23 @@ def read_training(path: str) -> Mapping[str, Tensor]:
     remedy = "name another checkpoint of the folder in its last_checkpoint"
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, UnicodeError) as error:
-        raise ValueError(f"--resume: {path} is no checkpoint, or is damaged: {remedy}") from error
-    if not isinstance(content, Mapping) or not {"model", "trainer"} <= content.keys():
-        raise ValueError(
-            f"--resume: {path} holds weights, but not the state of a training: {remedy}"
-        )
-    return content["model"]
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{path} is no checkpoint, or is damaged: {remedy}") from error
+    if not isinstance(content, dict) or not {"model", "trainer"} <= content.keys():
+        raise ValueError(f"{path} holds weights, but not the state of a training: {remedy}")
+    model, trainer = content["model"], content["trainer"]
+    if not isinstance(model, Mapping) or not all(isinstance(x, Tensor) for x in model.values()):
+        raise ValueError(f"{path}: its model is no dict of tensors: {remedy}")
+    iteration = trainer.get("iteration") if isinstance(trainer, Mapping) else None
+    if type(iteration) is not int or iteration < 0:
+        raise ValueError(f"{path}: its trainer has no iteration: {remedy}")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0]
 
 
 def _weights(content: Any) -> dict[str, Tensor]:

@@ -13,10 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from lad.checkpoint import read_weights
 from lad.checkpoint.convert import convert
+from lad.checkpoint.write import write_checkpoint
 from lad.engine.config import user_errors
 
 
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             conversion = convert(read_weights(args.input, trusted=args.unsafe))
             os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-            torch.save({"model": conversion.weights}, args.output)
+            write_checkpoint({"model": conversion.weights}, args.output)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"{args.input}: {error}") from error
     print(f"{args.input}: {conversion.origin}")
