@@ -16,6 +16,8 @@ train = dict(
     device="auto",  # or "cpu", "cuda"
     # enabled: or "auto", with a GPU that has the dtype; dtype: or "bfloat16".
     amp=dict(enabled=False, dtype="float16"),
+    # So many steps with losses that are not finite are skipped; the next one ends the training.
+    skip_nonfinite=0,
     clip_grad=dict(enabled=False, type="norm", max=35.0),  # or "value"
     # With it the averaged weights are what is evaluated.
     ema=dict(enabled=False, decay=0.9998),

@@ -63,12 +63,14 @@ def test_fresh_run_and_its_output_folder(config):
 
 
 def test_folder_of_another_run_is_refused_unless_resumed(config, run):
-    (run / "model_0000002.pth").touch()
+    content = {"model": {}, "trainer": {"iteration": 2}}
+    torch.save(content, run / "model_0000002.pth")
     with pytest.raises(ValueError, match=r"run holds checkpoints .* --resume or choose another"):
         check_run(config, resume=False, eval_only=False)
     (run / "last_checkpoint").write_text("model_0000002.pth")
-    check_run(config, resume=True, eval_only=False)
-    assert last_checkpoint(str(run)) == str(run / "model_0000002.pth")
+    found = check_run(config, resume=True, eval_only=False)
+    assert found == (str(run / "model_0000002.pth"), (), None)
+    assert last_checkpoint(str(run)) == found.path
 
 
 def test_output_folder_that_cannot_be_made(config, tmp_path):

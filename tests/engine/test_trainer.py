@@ -10,6 +10,7 @@ import torch
 from detectron2.engine import hooks
 
 from lad.engine.hooks import IterationSeed
+from lad.engine.signals import Failed
 from lad.engine.trainer import Trainer, gradient_clipper
 from toy_training import ToyModel, build_toy_loader
 
@@ -173,9 +174,32 @@ def test_loss_that_is_not_finite_names_the_iteration_and_leaves_the_weights():
     trainer = make_trainer(model=model)
     order = [max(x["image_id"] for x in b) for b in islice(trainer.data_loader, 3)]
     failing = order.index(11)
-    with pytest.raises(FloatingPointError, match=f"iteration={failing}"):
+    with pytest.raises(Failed, match=rf"iteration {failing + 1}: loss_square is nan.* on .*\b11\b"):
         trainer.train(0, 6)
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted():
+    model = ToyModel(fail_at=11 / 12)
+    trainer = make_trainer(model=model, skip_nonfinite=2)
+    order = [max(x["image_id"] for x in b) for b in islice(trainer.data_loader, 9)]
+    failing = [i for i, largest in enumerate(order) if largest == 11]
+    assert len(failing) == 3  # once in each of three epochs
+    weights = {}
+
+    class Look(hooks.HookBase):
+        def before_step(self):
+            weights[self.trainer.iter] = copy.deepcopy(model.state_dict())
+
+    trainer.register_hooks([Look()])
+    with pytest.raises(Failed, match=f"iteration {failing[2] + 1}: "):
+        trainer.train(0, 9)
+    assert trainer.skipped == 2 and trainer.state_dict()["skipped"] == 2
+    for step in range(8):
+        before, after = weights[step], weights.get(step + 1)
+        if after is not None:  # buffers, too
+            same = all(torch.equal(before[k], after[k]) for k in before)
+            assert same == (step in failing[:2])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from lad.metrics import read_metrics, series
 
 
 def test_numbers_that_json_has_not_are_null(tmp_path):
-    writer = MetricsWriter(str(tmp_path / "metrics.json"), window_size=2)
+    writer = MetricsWriter(str(tmp_path / "metrics.json"), window=2)
     with EventStorage(0) as storage:
         storage.put_scalar("AP", float("nan"))
         storage.put_scalar("loss", 1.0)

@@ -39,6 +39,7 @@ from lad.engine.signals import StopSignals, let_workers_finish
 from lad.engine.stopping import (
     Checkpointer,
     EarlyStop,
+    KeptCheckpoints,
     LatestCheckpointer,
     RecentMetrics,
     UnreadableImages,
@@ -89,6 +90,8 @@ def build_trainer(
         accumulate=train.accumulate,
         amp_dtype=amp_dtype(train),
         clip_grad=gradient_clipper(clip.type, clip.max) if clip.enabled else None,
+        skip_nonfinite=train.get("skip_nonfinite") or 0,
+        output_dir=None if dry_run else train.output_dir,
     )
     check_classes(model, cfg, "train")
     check_unlabeled(model, cfg)
@@ -144,7 +147,7 @@ def saving_hooks(
     main_process = comm.is_main_process()
     options = {**train.checkpointer, "period": checkpoint_period(train)}
     saving: list[HookBase | None] = [
-        hooks.PeriodicCheckpointer(checkpointer, **options) if main_process else None,
+        KeptCheckpoints(checkpointer, **options) if main_process else None,
         LatestCheckpointer(checkpointer, signals, minutes=train.get("checkpoint_minutes")),
     ]
     metric, period = train.best.metric, train.eval_period
@@ -208,7 +211,7 @@ def writers(cfg: DictConfig, *, dry_run: bool = False) -> list[EventWriter]:
             writer.start(values, window)
     return [
         ConsoleWriter(cfg.train.max_iter, window),
-        MetricsWriter(os.path.join(folder, "metrics.json"), window_size=window),
+        MetricsWriter(os.path.join(folder, "metrics.json"), window),
         TensorboardXWriter(folder, window_size=window),
         *([] if dry_run else further),
     ]

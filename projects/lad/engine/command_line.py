@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from detectron2.engine import default_argument_parser
@@ -38,9 +39,19 @@ def parse_arguments(
         action="store_true",
         help="build everything, take two steps, tell memory and time, leave nothing behind",
     )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        default="",
+        help="repeat the step of a run's nonfinite_*.pt; the config is the run's by default",
+    )
     args = parser.parse_intermixed_args(argv)
     if args.dry_run and (args.resume or args.eval_only):
         parser.error("--dry-run goes with neither --resume nor --eval-only")
+    if args.replay and (args.resume or args.eval_only or args.dry_run):
+        parser.error("--replay goes with none of --resume, --eval-only and --dry-run")
+    if args.replay and not args.config_file:
+        args.config_file = os.path.join(os.path.dirname(args.replay), "config.yaml")
     return args
 
 

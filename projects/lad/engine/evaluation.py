@@ -24,6 +24,7 @@ from torch import nn
 from lad.data.images import UnreadableImage
 from lad.engine.signals import StopSignals
 from lad.engine.stopping import Refused, is_due
+from lad.files import write_text
 from lad.metrics import read_metrics
 from lad.modeling.network import model_info
 
@@ -84,9 +85,7 @@ def evaluate_and_write(model: nn.Module, loader: Iterable, config: DictConfig) -
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
     """Writes a dict; numbers that are not finite, which JSON has not, as null."""
-    with open(path, "w") as file:
-        json.dump(without_nan(content), file, indent=2)
-        file.write("\n")
+    write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
 
 
 def without_nan(value: Any) -> Any:

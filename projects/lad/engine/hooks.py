@@ -6,18 +6,18 @@ import copy
 import logging
 import math
 import os
-import pickle
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lad.checkpoint.write import damage, write_checkpoint
+from lad.engine.signals import Failed
 from lad.engine.stopping import is_due
 from lad.modeling.network import DenseNetwork, is_frozen, model_info
 
@@ -46,14 +46,19 @@ class IterationSeed(HookBase):
     """Seeds all random generators before each step from (seed, iteration, rank).
 
     A resumed run thus draws the same numbers as an uninterrupted one, without saved generators.
+
+    Attributes:
+        rank: draws as this process; None for its own.
     """
 
     def __init__(self, seed: int):
         self._seed = seed
+        self.rank: int | None = None
 
     def before_step(self) -> None:
         """Seeds Python's, NumPy's and PyTorch's generators (CPU and GPU)."""
-        entropy = [self._seed, self.trainer.iter, comm.get_rank()]
+        rank = comm.get_rank() if self.rank is None else self.rank
+        entropy = [self._seed, self.trainer.iter, rank]
         seed_all_rng(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, int]:
@@ -169,13 +174,6 @@ class EMAHook(HookBase):
         self._saved = state_dict["model"]
 
 
-class _WeightsCheckpointer(DetectionCheckpointer):
-    """Saves weights beside a training's checkpoints; a run does not resume from them."""
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Does nothing: ``last_checkpoint`` names a checkpoint of the training."""
-
-
 class BestCheckpointer(HookBase):
     """Keeps the weights with the highest metric in ``model_best.pth``.
 
@@ -193,7 +191,7 @@ class BestCheckpointer(HookBase):
     def __init__(self, *, eval_period: int, model: nn.Module, output_dir: str, metric: str):
         self._period = eval_period
         self._metric = metric
-        self._checkpointer = _WeightsCheckpointer(model, output_dir)
+        self._model = model
         self._file = os.path.join(output_dir, "model_best.pth")
         self._best = -math.inf
 
@@ -202,9 +200,13 @@ class BestCheckpointer(HookBase):
         if os.path.isfile(self._file):
             try:
                 saved = torch.load(self._file, map_location="cpu", mmap=True, weights_only=True)
-                self._best = saved["metrics"].get(self._metric, -math.inf)
-            except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+                best = float(saved["metrics"].get(self._metric, -math.inf))
+                self._best = math.nan if damage(self._file) else best
+            except Exception:  # a damaged file can raise anything
+                self._best = math.nan
+            if math.isnan(self._best):
                 logger.warning(f"{self._file} is damaged: the next evaluation replaces it")
+                self._best = -math.inf
         if self._metric in self.trainer.storage.latest():
             self._compare()
 
@@ -228,8 +230,11 @@ class BestCheckpointer(HookBase):
         if not value > self._best:  # nan, of an evaluation without detections, is never better
             return
         self._best = value
-        self._checkpointer.save(
-            "model_best", iteration=iteration, metrics={self._metric: float(value)}
-        )
+        metrics = {self._metric: float(value)}
+        content = {"model": self._model.state_dict(), "iteration": iteration, "metrics": metrics}
+        try:
+            write_checkpoint(content, self._file)
+        except OSError as error:
+            raise Failed(error) from error
         done = min(iteration + 1, self.trainer.max_iter)
         logger.info(f"Best {self._metric} so far: {value:.2f} after iteration {done}")

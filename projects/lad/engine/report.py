@@ -18,6 +18,7 @@ from torch import nn
 from lad import __version__
 from lad.engine.evaluation import write_json
 from lad.engine.setup import amp_dtype, checkpoint_period, resolve_device
+from lad.files import write_text
 from lad.metrics import read_metrics, series
 from lad.modeling.network import model_info
 
@@ -238,8 +239,7 @@ def results_markdown(results: Results) -> list[str]:
 def write_results(folder: str, results: Results) -> None:
     """Logs the results and writes ``results.md`` and ``results.json``."""
     lines = results_markdown(results)
-    with open(os.path.join(folder, "results.md"), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    write_text(os.path.join(folder, "results.md"), "\n".join(lines) + "\n")
     best = None if results.best is None else results.best._asdict()
     content: dict[str, Any] = {**results._asdict(), "best": best}
     write_json(os.path.join(folder, "results.json"), content)

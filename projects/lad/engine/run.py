@@ -21,6 +21,7 @@ from torch import nn
 
 from lad import compat
 from lad.checkpoint import load_initial_weights, load_weights
+from lad.checkpoint.folder import Found
 from lad.data import write_coco_files
 from lad.data.images import UnreadableImage
 from lad.engine.build import build_test_loader, build_trainer
@@ -28,6 +29,9 @@ from lad.engine.command_line import parse_arguments
 from lad.engine.config import build, load_config, user_errors
 from lad.engine.data import data_folder, describe_data, load_config_with_data
 from lad.engine.evaluation import evaluate_and_write
+from lad.engine.folder import locked, unchanged_if_refused
+from lad.engine.nonfinite import read_step
+from lad.engine.replay import replay
 from lad.engine.report import (
     collect_results,
     describe_run,
@@ -36,19 +40,17 @@ from lad.engine.report import (
     split_figures,
     write_results,
 )
-from lad.engine.setup import (
-    check_run,
-    last_checkpoint,
-    removed_if_refused,
-    resolve_device,
-    set_up,
-)
+from lad.engine.resume import resume
+from lad.engine.setup import check_output, check_run, resolve_device, set_up
 from lad.engine.signals import StopSignals, passed_on, stoppable
 from lad.engine.stopping import Refused
 from lad.engine.teacher import name_classes
+from lad.engine.trainer import told_in_one_line
+from lad.metrics import cut_metrics
 from lad.modeling.network import model_info
 
 logger = logging.getLogger("lad.engine.run")  # also as __main__
+NOTHING_FOUND = Found()
 
 
 def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> None:
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
     """
     args = parse_arguments(argv, examples=examples)
     with stoppable(), ExitStack() as stack:
-        if args.dry_run:
+        if args.dry_run or args.replay:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             args.opts.append(f"train.output_dir='{folder}'")
         layout, notes = None, []
@@ -71,24 +73,33 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
                 cfg = load_config(args.config_file, args.opts, trusted=args.trust)
             device = resolve_device(cfg.train.device)
             compat.check_processes(device, args.num_gpus, args.num_machines)
-            check_run(cfg, resume=args.resume, eval_only=args.eval_only)
-            stack.enter_context(removed_if_refused(cfg.train.output_dir))
+            output = cfg.train.output_dir
+            check_output(output)
+            stack.enter_context(locked(output))
+            stack.enter_context(unchanged_if_refused(output))
+            if args.eval_only:
+                stack.enter_context(unchanged_if_refused(os.path.join(output, "inference")))
+            found = check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+            if found.seed is not None and (cfg.train.seed is None or cfg.train.seed < 0):
+                cfg.train.seed = found.seed
             if layout:
                 folder = data_folder(cfg, args.eval_only)
                 write_coco_files(layout, folder, replace=args.eval_only or not args.resume)
                 notes = describe_data(cfg, layout)
             name_classes(cfg)
-        _launch(args, cfg, notes, device)
+        _launch(args, cfg, notes, device, found)
 
 
-def _launch(args: argparse.Namespace, cfg: DictConfig, notes: list[str], device: str) -> None:
+def _launch(
+    args: argparse.Namespace, cfg: DictConfig, notes: list[str], device: str, found: Found
+) -> None:
     with ExitStack() as stack:
         if args.num_gpus > 1 and not compat.under_torchrun():
             stack.enter_context(passed_on())
         try:
             compat.launch(
                 run,
-                args=(args, cfg, notes),
+                args=(args, cfg, notes, found),
                 device=device,
                 num_gpus=args.num_gpus,
                 num_machines=args.num_machines,
@@ -119,26 +130,49 @@ def start_training(
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
-def run(args: argparse.Namespace, cfg: DictConfig, notes: Sequence[str] = ()) -> None:
-    """Trains or evaluates, in each process; ``notes`` are logged before."""
+def run(
+    args: argparse.Namespace,
+    cfg: DictConfig,
+    notes: Sequence[str] = (),
+    found: Found = NOTHING_FOUND,
+) -> None:
+    """Trains or evaluates, in each process.
+
+    Args:
+        args: of the command line.
+        cfg: the whole config.
+        notes: logged before.
+        found: the checkpoint to resume from, or with ``--eval-only`` to evaluate.
+    """
     with stoppable() as signals:
         with user_errors():
             set_up(cfg, args)
             model = build(cfg, "model").to(resolve_device(cfg.train.device))
-            last = last_checkpoint(cfg.train.output_dir) if args.resume else ""
-            about = describe_run(cfg, model, config_file=args.config_file, resume_from=last)
+            about = describe_run(cfg, model, config_file=args.config_file, resume_from=found.path)
             for line in [*about, *notes]:
                 logger.info(line)
-        if args.eval_only:
-            do_eval(cfg, model, resume=args.resume)
+            for line in found.warnings:
+                logger.warning(line)
+        if args.replay:
+            do_replay(cfg, model, signals, args.replay)
+        elif args.eval_only:
+            do_eval(cfg, model, found.path)
         else:
-            do_train(cfg, model, signals, resume=args.resume, dry_run=args.dry_run)
+            if args.resume and not found.path:
+                folder = cfg.train.output_dir
+                logger.info(f"--resume: {folder} has no checkpoint; this is a new training")
+            do_train(cfg, model, signals, resume_from=found.path, dry_run=args.dry_run)
 
 
-def do_eval(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
-    """Evaluates a checkpoint and writes the results to ``inference/results.json``."""
+def do_eval(cfg: DictConfig, model: nn.Module, last: str = "") -> dict[str, Any]:
+    """Evaluates a checkpoint and writes the results to ``inference/results.json``.
+
+    Args:
+        cfg: the whole config.
+        model: built from it.
+        last: the checkpoint of a training; "" for ``train.init_checkpoint``.
+    """
     with user_errors():
-        last = last_checkpoint(cfg.train.output_dir) if resume else ""
         source = "--resume: checkpoint" if last else "train.init_checkpoint"
         path = last or cfg.train.init_checkpoint
         evaluated = list(model_info(model).evaluated.values())
@@ -159,24 +193,24 @@ def do_train(
     model: nn.Module,
     signals: StopSignals,
     *,
-    resume: bool = False,
+    resume_from: str = "",
     dry_run: bool = False,
 ) -> None:
-    """Trains from the initial weights, or from the last checkpoint with ``resume``."""
+    """Trains from the initial weights, or from a checkpoint of the training."""
     folder = cfg.train.output_dir
+    start_iter = 0
     with user_errors():
-        resume_from = last_checkpoint(folder) if resume else ""
         load_initial_weights(model, cfg.train.init_checkpoint, resume_from=resume_from)
         trainer, checkpointer = build_trainer(cfg, model, signals, dry_run=dry_run)
+        if resume_from:
+            start_iter = resume(trainer, checkpointer, resume_from, max_iter=cfg.train.max_iter)
     for line in describe_training(cfg, trainer.optimizer):
         logger.info(line)
-    start_iter = 0
-    if resume_from:
-        # The checkpoint holds the last finished iteration.
-        checkpointer.resume_or_load("", resume=True)
-        start_iter = trainer.iter + 1
-    elif resume:
-        logger.info(f"--resume: {folder} has no checkpoint; this is a new training")
+    if comm.is_main_process():
+        cut_metrics(os.path.join(folder, "metrics.json"), start_iter)
+        if start_iter == cfg.train.max_iter:
+            checkpointer.finish(resume_from)
+    comm.synchronize()
     source = f" with {resume_from}" if resume_from else ""
     logger.info(f"Starting training from iteration {start_iter}{source}")
     # After some calls TorchScript optimizes Detectron2's focal loss, which changes its rounding: on
@@ -194,7 +228,19 @@ def do_train(
         results = collect_results(
             folder, best_metric=cfg.train.best.metric, stopped_early=trainer.stopped_early
         )
-        write_results(folder, results)
+        with told_in_one_line():
+            write_results(folder, results)
+
+
+def do_replay(cfg: DictConfig, model: nn.Module, signals: StopSignals, path: str) -> None:
+    """Repeats a step whose losses were not finite, and logs where they come from."""
+    with user_errors():
+        step = read_step(path)
+        load_initial_weights(model, cfg.train.init_checkpoint)
+        trainer, _ = build_trainer(cfg, model, signals, dry_run=True)
+        lines = replay(trainer, step)
+    for line in lines:
+        logger.info(line)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import copy
 import logging
 import math
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from glob import escape, glob
 from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import LazyConfig
@@ -21,9 +21,12 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lad.checkpoint.folder import Found, find_training
 from lad.data.names import read_class_names
 from lad.engine.config import build_node
+from lad.engine.config_file import config_differences
 from lad.engine.console import log_environment, start_log
+from lad.files import written_aside
 from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import model_info
 
@@ -32,7 +35,7 @@ logger = logging.getLogger(__name__)
 # A config may lack them or set them to null.
 OPTIONAL_NUMBERS = (
     *("epochs", "seed", "vis_period"),
-    *("checkpointer.max_to_keep", "early_stop.patience"),
+    *("checkpointer.max_to_keep", "early_stop.patience", "skip_nonfinite"),
 )
 
 
@@ -83,13 +86,16 @@ def checkpoint_period(train: DictConfig) -> int:
     return max(1, -(-train.max_iter // 10)) if period == "auto" else period
 
 
-def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
+def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> Found:
     """Checks numbers, files and folders of a run.
 
     Args:
         config: the whole config.
         resume: continue from the last checkpoint in the output folder, if there is one.
         eval_only: evaluate, do not train.
+
+    Returns:
+        The checkpoint to resume from; with ``resume`` only.
 
     Raises:
         ValueError: if a number is out of range, the output folder cannot be written to or holds
@@ -103,15 +109,9 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
     if OmegaConf.select(config, "dataloader.test.dataset.part") is not None:
         raise ValueError("dataloader.test.dataset.part: the evaluator counts all images; remove it")
     folder, initial = config.train.output_dir, config.train.init_checkpoint
-    if not isinstance(folder, str) or not folder:
-        raise ValueError(f"train.output_dir={folder}: name a folder")
-    _check_writable(folder)
-    last = last_checkpoint(folder) if resume else ""
-    if last and not os.path.isfile(last):
-        raise FileNotFoundError(
-            f"--resume: {folder}/last_checkpoint names {last}, which does not exist; write the "
-            "name of another checkpoint there"
-        )
+    check_output(folder)
+    found = find_training(folder) if resume else Found()
+    last = found.path
     if initial and not last and not os.path.isfile(initial):
         raise FileNotFoundError(f"train.init_checkpoint={initial}: there is no such file")
     if eval_only and "evaluator" not in config.dataloader:
@@ -129,6 +129,7 @@ def check_run(config: DictConfig, *, resume: bool, eval_only: bool) -> None:
     if eval_only and not last:
         _check_not_of_another_run(folder, initial)
     _check_early_stop(config)
+    return found
 
 
 def _check_not_of_another_run(folder: str, checkpoint: str) -> None:
@@ -163,6 +164,7 @@ def _check_numbers(train: DictConfig) -> None:
         ("vis_period", 0),
         ("checkpointer.period", 1),
         ("early_stop.patience", 1),
+        ("skip_nonfinite", 0),
         ("checkpointer.max_to_keep", 1),
         ("seed", None),
     ):
@@ -270,8 +272,14 @@ def last_checkpoint(folder: str) -> str:
         return ""
 
 
-def _check_writable(folder: str) -> None:
-    """Checks a folder, or the one that it would be made in, without making it."""
+def check_output(folder: Any) -> None:
+    """Checks an output folder, or the one that it would be made in, without making it.
+
+    Raises:
+        ValueError: if it cannot be written to.
+    """
+    if not isinstance(folder, str) or not folder:
+        raise ValueError(f"train.output_dir={folder}: name a folder")
     existing = os.path.abspath(folder)
     while not os.path.lexists(existing):
         existing = os.path.dirname(existing)
@@ -281,36 +289,12 @@ def _check_writable(folder: str) -> None:
         raise ValueError(f"train.output_dir={folder}: cannot be written to; choose another folder")
 
 
-@contextmanager
-def removed_if_refused(folder: str) -> Iterator[None]:
-    """Removes what a start that failed has written to a folder, and the folders made for it.
-
-    A start has failed if the process exits without having saved a checkpoint.
-    """
-    path = os.path.abspath(folder)
-    before = set(os.listdir(path)) if os.path.isdir(path) else set()
-    missing = []
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    try:
-        yield
-    except SystemExit as exit_:
-        if exit_.code and os.path.isdir(folder) and not glob(os.path.join(escape(folder), "*.pth")):
-            for name in set(os.listdir(folder)) - before:
-                entry = os.path.join(folder, name)
-                shutil.rmtree(entry) if os.path.isdir(entry) else os.remove(entry)
-        for made in missing:
-            with suppress(OSError):  # not empty
-                os.rmdir(made)
-        raise
-
-
 def set_up(config: DictConfig, args: argparse.Namespace) -> None:
     """Fixes the seed, starts the log, saves the config and seeds the random generators.
 
     A seed of None or below 0 becomes a random one, the same in all processes, also in ``config``.
-    An evaluation has its own log and config in ``inference/``. ``args`` go to the log.
+    An evaluation has its own log and config in ``inference/``. ``args`` go to the log. A config
+    that differs from that of the run so far is warned about.
     """
     train = config.train
     if train.seed is None or train.seed < 0:
@@ -322,9 +306,13 @@ def set_up(config: DictConfig, args: argparse.Namespace) -> None:
         saved = copy.deepcopy(config)
         saved.train.output_dir = folder
         path = os.path.join(folder, "config.yaml")
-        LazyConfig.save(saved, path)
-        with open(path) as file:
-            logger.debug(f"Config:\n{file.read()}")
+        old = Path(path).read_text(errors="replace") if os.path.isfile(path) else ""
+        with written_aside(path) as part:
+            LazyConfig.save(saved, part)
+        new = Path(path).read_text()
+        logger.debug(f"Config:\n{new}")
+        if old and getattr(args, "resume", False) and (line := config_differences(old, new)):
+            logger.warning(f"--resume: {line}")
     seed_all_rng(train.seed + comm.get_rank())
     if not args.eval_only:
         torch.backends.cudnn.benchmark = train.get("cudnn_benchmark", False)

@@ -39,6 +39,10 @@ class Stopped(BaseException):
         return 128 + self.number
 
 
+class Failed(BaseException):
+    """Ends a run with one line and status 1. No Exception: Detectron2 logs those's tracebacks."""
+
+
 class StopSignals:
     """Catches SIGINT and SIGTERM while it is entered.
 
@@ -137,7 +141,10 @@ def _wait_for_parent() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[StopSignals]:
-    """Catches signals, and ends the process with status 130 or 143 when one has stopped it."""
+    """Catches signals, and ends the process with status 130 or 143 when one has stopped it.
+
+    A run that has `Failed` ends with its line and status 1.
+    """
     signals = StopSignals()
     try:
         with signals:
@@ -147,6 +154,9 @@ def stoppable() -> Iterator[StopSignals]:
         level = logging.INFO if logging.getLogger("lad").handlers else logging.WARNING
         logger.log(level, f"{stop}: {signals.message}")
         sys.exit(stop.exit_status)
+    except Failed as failure:
+        logger.error(failure)
+        sys.exit(1)
 
 
 @contextmanager

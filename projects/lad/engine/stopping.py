@@ -6,38 +6,77 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import time
+from glob import escape, glob
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
+from lad.checkpoint.read import read_training
+from lad.checkpoint.write import write_checkpoint
 from lad.data.loader import TrainLoader
-from lad.engine.signals import Stopped, StopSignals
+from lad.engine.signals import Failed, Stopped, StopSignals
+from lad.files import write_text, written_aside
 from lad.metrics import read_metrics, series
 
 logger = logging.getLogger(__name__)
 
 LATEST = "model_latest"
 FINAL = "model_final.pth"
-_PART = ".part.pth"
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's, but a process killed while it saves leaves the file as it was before."""
+    """Detectron2's, but whenever the process is killed each file is the old one or the new one."""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves ``name``.pth."""
-        super().save(f"{name}.part", **kwargs)
+        """Saves ``name``.pth and names it in ``last_checkpoint``.
+
+        Raises:
+            Failed: if the disk is full.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        parts = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        try:
+            write_checkpoint({"model": self.model.state_dict(), **parts, **kwargs}, path)
+            self.tag_last_checkpoint(f"{name}.pth")
+        except OSError as error:
+            raise Failed(error) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Gives the saved file its name, then names it in ``last_checkpoint``."""
-        name = f"{last_filename_basename.removesuffix(_PART)}.pth"
-        os.replace(
-            os.path.join(self.save_dir, last_filename_basename), os.path.join(self.save_dir, name)
-        )
-        super().tag_last_checkpoint(name)
+        """Writes ``last_checkpoint``."""
+        write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
+
+    def finish(self, path: str) -> None:
+        """Makes ``model_final.pth`` of a checkpoint of the last iteration, if a kill prevented it.
+
+        Args:
+            path: of the checkpoint.
+        """
+        if self.save_to_disk and os.path.basename(path) != FINAL:
+            with written_aside(os.path.join(self.save_dir, FINAL)) as part:
+                shutil.copyfile(path, part)
+            self.tag_last_checkpoint(FINAL)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return read_training(filename)
+
+
+class KeptCheckpoints(PeriodicCheckpointer):
+    """Detectron2's ``PeriodicCheckpointer``, which in a resumed run also counts older files."""
+
+    def before_train(self) -> None:
+        """Finds the checkpoints of the iterations before."""
+        super().before_train()
+        numbered = glob(os.path.join(escape(self.checkpointer.save_dir), "model_[0-9]*.pth"))
+        first = os.path.join(self.checkpointer.save_dir, f"model_{self.trainer.start_iter:07d}.pth")
+        self.recent_checkpoints = sorted(path for path in numbered if path < first)
 
 
 class LatestCheckpointer(HookBase):

@@ -14,30 +14,66 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TextIO
 
 import torch
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, get_event_storage
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from lad.engine.evaluation import without_nan
+from lad.files import write_text
+from lad.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 
 
-class MetricsWriter(JSONWriter):
-    """Detectron2's ``JSONWriter``, with null for numbers that JSON has not (nan, infinite)."""
+class MetricsWriter(EventWriter):
+    """Writes a JSON object per line and iteration, with null for nan and infinite numbers.
 
-    _last_write: int
+    The metrics of an iteration that the file has already, as of an evaluation that a resumed run
+    repeats, go into its line.
+
+    Args:
+        path: of the file; lines are added to it.
+        window: iterations that noisy metrics are smoothed over.
+    """
+
+    def __init__(self, path: str, window: int):
+        self._path = path
+        self._window = window
+        self._last_write = -1
+        self._file: TextIO | None = None
 
     def write(self) -> None:
         """Adds a line for each iteration that has new metrics."""
-        rows = new_metrics(self._window_size, self._last_write)
+        rows = new_metrics(self._window, self._last_write)
         self._last_write = max([self._last_write, *rows])
-        for step, metrics in rows.items():
-            row = without_nan({**metrics, "iteration": step})
-            self._file_handle.write(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
-        self._file_handle.flush()
-        os.fsync(self._file_handle.fileno())
+        if self._file is None:
+            rows = self._complete_last_line(rows)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        for step, metrics in sorted(rows.items()):
+            self._file.write(_line(step, metrics))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _complete_last_line(self, rows: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+        """Adds metrics to the file's last line if it is of their iteration; returns the others."""
+        old = read_metrics(self._path) if os.path.isfile(self._path) else []
+        step = old[-1]["iteration"] if old else None
+        if step not in rows:
+            return rows
+        old[-1] |= rows[step]
+        write_text(self._path, "".join(_line(row["iteration"], row) for row in old))
+        return {other: metrics for other, metrics in rows.items() if other != step}
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _line(step: int, metrics: Mapping[str, float]) -> str:
+    row = without_nan({**metrics, "iteration": step})
+    return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
 
 
 def new_metrics(window: int, last_write: int) -> dict[int, dict[str, float]]:
