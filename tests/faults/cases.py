@@ -1,7 +1,13 @@
 """All cases, in the order of their groups."""
 
-from faults import code, config, data
+from faults import checkpoint, code, config, data, process
 from faults.case import Case
 
 GROUPS = ("data", "config", "checkpoint", "process", "code")
-CASES: list[Case] = [*data.CASES, *config.CASES, *code.CASES]
+CASES: list[Case] = [
+    *data.CASES,
+    *config.CASES,
+    *checkpoint.CASES,
+    *process.CASES,
+    *code.CASES,
+]

@@ -48,9 +48,9 @@ def read_weights(path: str, *, trusted: bool = False) -> dict[str, Tensor]:
             f"the file holds more than tensors, arrays and numbers{what}, or is damaged; such "
             "files can run code and are not read: docs/checkpoints.md"
         ) from error
-    except OSError:
+    except PermissionError:
         raise
-    except Exception as error:  # whatever a damaged file raises
+    except Exception as error:  # a damaged file can raise anything, OSError too
         raise ValueError("the file is no checkpoint, or is damaged; use another") from error
     if not trusted and (problem := damage(path)):
         raise ValueError(f"the file is damaged: {problem}; use another")
@@ -91,9 +91,9 @@ def read_training(path: str) -> dict[str, Any]:
     remedy = "name another checkpoint of the folder in its last_checkpoint"
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except OSError:
+    except PermissionError:
         raise
-    except Exception as error:  # a damaged file can raise anything
+    except Exception as error:  # a damaged file can raise anything, OSError too
         raise ValueError(f"{path} is no checkpoint, or is damaged: {remedy}") from error
     if not isinstance(content, dict) or not {"model", "trainer"} <= content.keys():
         raise ValueError(f"{path} holds weights, but not the state of a training: {remedy}")

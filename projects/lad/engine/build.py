@@ -47,7 +47,7 @@ from lad.engine.stopping import (
 from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
 from lad.engine.validation import build_loss_loader, mean_losses
-from lad.engine.writers import ConsoleWriter, MetricsWriter, ServiceWriter
+from lad.engine.writers import ConsoleWriter, MetricsPeriod, MetricsWriter, ServiceWriter
 
 
 def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
@@ -175,7 +175,7 @@ def saving_hooks(
                 EarlyStop(checkpointer, eval_period=period, metric=metric, patience=patience)
             )
     if main_process:
-        saving.append(hooks.PeriodicWriter(writers(cfg, dry_run=dry_run), train.log_period))
+        saving.append(MetricsPeriod(writers(cfg, dry_run=dry_run), train.log_period))
     return saving
 
 

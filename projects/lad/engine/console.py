@@ -37,6 +37,14 @@ class _Formatter(logging.Formatter):
         return f"[{record.asctime}] {level}: {record.message}"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk does not make a traceback per line of."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 class _ForConsole(logging.Filter):
     """Our lines, warnings, and now and then how far Detectron2's evaluation is."""
 
@@ -63,7 +71,7 @@ def start_log(folder: str) -> None:
     rank = comm.get_rank()
     os.makedirs(folder, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    file = logging.FileHandler(os.path.join(folder, name))
+    file = _LogFile(os.path.join(folder, name))
     file.setFormatter(
         logging.Formatter(
             "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"

@@ -131,9 +131,9 @@ def read_step(path: str) -> dict[str, Any]:
         problem = damage(path)
         keys = {"model", "trainer", "batches", "rank"}
         whole = isinstance(content, dict) and keys <= content.keys()
-    except OSError:
+    except PermissionError:
         raise
-    except Exception as error:  # a damaged file can raise anything
+    except Exception as error:  # a damaged file can raise anything, OSError too
         raise ValueError(f"--replay {path}: it is damaged, or no file of a step") from error
     if problem or not whole:
         raise ValueError(f"--replay {path}: {problem or 'it is no file of a step'}")

@@ -11,12 +11,16 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from lad.engine.hooks import IterationSeed, unwrap
+from lad.engine.hooks import IterationSeed, ModelHook, TrainingStateHook, unwrap
 from lad.engine.nonfinite import broken_weights
+from lad.engine.schedule import ProgressHook
 from lad.engine.trainer import Trainer
 
+# What a step depends on.
+_HOOKS = (IterationSeed, ProgressHook, TrainingStateHook, ModelHook)
 
-def replay(trainer: Trainer, step: Mapping[str, Any]) -> list[str]:
+
+def replay(trainer: Trainer, step: Mapping[str, Any], *, max_iter: int) -> list[str]:
     """Computes the losses of a step's batches again, and of each image alone; trains nothing.
 
     In a training of several processes the losses are normalized over all of them, so that here
@@ -25,6 +29,7 @@ def replay(trainer: Trainer, step: Mapping[str, Any]) -> list[str]:
     Args:
         trainer: built from the run's config, with hooks.
         step: of `read_step`.
+        max_iter: of the run.
 
     Returns:
         Lines on the losses, and the first module whose output is not finite.
@@ -39,6 +44,7 @@ def replay(trainer: Trainer, step: Mapping[str, Any]) -> list[str]:
         raise ValueError(f"--replay: {str(error).splitlines()[-1].strip()}") from error
     if unknown:
         raise ValueError(f"--replay: the model has no {unknown[0]}: use the run's own config.yaml")
+    trainer.max_iter = max_iter
     iteration = step["trainer"]["iteration"]
     lines = [f"Iteration {iteration + 1} again, with its weights:"]
     if broken := broken_weights(model):
@@ -61,12 +67,13 @@ def _losses(
 ) -> list[str]:
     """Returns lines on the losses of a batch at the start of the step."""
     trainer.iter = trainer.start_iter = iteration
-    for hook in trainer._hooks:
-        name = type(hook).__qualname__
-        if name in ("RoleSwitchHook", "TrainingStateHook") and name in states:
-            hook.load_state_dict(states[name])
+    hooks = [x for x in trainer._hooks if isinstance(x, _HOOKS)]
+    for hook in hooks:
+        if state := states.get(type(hook).__qualname__):
+            hook.load_state_dict(state)
     with first_not_finite(unwrap(trainer.model)) as modules:
-        trainer.before_step()
+        for hook in hooks:
+            hook.before_step()
         losses = trainer.losses(batch)
     images = ", ".join(str(x.get("file_name", x.get("image_id", "?"))) for x in batch)
     values = ", ".join(f"{name} {float(x):.6g}" for name, x in losses.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from lad.modeling.network import model_info
 
 logger = logging.getLogger(__name__)
 
+BLOWN_UP = 5  # a training whose losses grow so many times has gone wrong
 # COCO's figures, in its order.
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -91,6 +93,25 @@ def describe_training(config: DictConfig, optimizer: torch.optim.Optimizer) -> l
         f"Output: {train.output_dir} (log.txt, metrics.json, TensorBoard); "
         "Ctrl-C saves and stops, --resume goes on",
     ]
+
+
+def blow_up(rows: Sequence[Mapping[str, float]]) -> str:
+    """Returns a warning if the losses at the end are many times those at the start, else "".
+
+    Args:
+        rows: of metrics.json.
+    """
+    losses = series(rows, "total_loss")[1]
+    count = min(5, len(losses) // 2)
+    if not count:
+        return ""
+    first, last = (statistics.median(x) for x in (losses[:count], losses[-count:]))
+    if not last > BLOWN_UP * first > 0:
+        return ""
+    return (
+        f"the losses have grown from {first:.3g} to {last:.3g}: the learning rate is too high for "
+        "this model and batch size; lower optimizer.lr"
+    )
 
 
 class Best(NamedTuple):

@@ -33,6 +33,7 @@ from lad.engine.folder import locked, unchanged_if_refused
 from lad.engine.nonfinite import read_step
 from lad.engine.replay import replay
 from lad.engine.report import (
+    blow_up,
     collect_results,
     describe_run,
     describe_training,
@@ -46,7 +47,7 @@ from lad.engine.signals import StopSignals, passed_on, stoppable
 from lad.engine.stopping import Refused
 from lad.engine.teacher import name_classes
 from lad.engine.trainer import told_in_one_line
-from lad.metrics import cut_metrics
+from lad.metrics import cut_metrics, read_metrics
 from lad.modeling.network import model_info
 
 logger = logging.getLogger("lad.engine.run")  # also as __main__
@@ -230,6 +231,8 @@ def do_train(
         )
         with told_in_one_line():
             write_results(folder, results)
+        if warning := blow_up(read_metrics(os.path.join(folder, "metrics.json"))):
+            logger.warning(warning)
 
 
 def do_replay(cfg: DictConfig, model: nn.Module, signals: StopSignals, path: str) -> None:
@@ -238,7 +241,7 @@ def do_replay(cfg: DictConfig, model: nn.Module, signals: StopSignals, path: str
         step = read_step(path)
         load_initial_weights(model, cfg.train.init_checkpoint)
         trainer, _ = build_trainer(cfg, model, signals, dry_run=True)
-        lines = replay(trainer, step)
+        lines = replay(trainer, step, max_iter=cfg.train.max_iter)
     for line in lines:
         logger.info(line)
 

@@ -167,28 +167,44 @@ class RecentMetrics(HookBase):
     def __init__(self, window: int):
         self._window = window
         self._saved: dict[str, list[list[float]]] = {}
+        self._exact: list[str] = []
 
     def before_train(self) -> None:
-        """Puts saved values back."""
+        """Puts saved values back; those of the iteration before can be written once more."""
+        storage, before = self.trainer.storage, self.trainer.start_iter - 1
         for name, values in self._saved.items():
-            history = self.trainer.storage.histories()[name]
             for value, iteration in values:
-                history.update(value, iteration)
+                storage.iter = int(iteration)
+                if iteration == before:
+                    storage.put_scalar(name, value, smoothing_hint=name not in self._exact)
+                else:
+                    storage.histories()[name].update(value, iteration)
+        storage.iter = self.trainer.start_iter
         self._saved = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the last [value, iteration] of each metric that is smoothed."""
+        """Returns the last [value, iteration] of each metric that is smoothed.
+
+        Of the others, such as the learning rate, only the value of this iteration is.
+        """
         storage = self.trainer.storage
         smoothed = storage.smoothing_hints()
-        return {
-            name: [list(x) for x in history.values()[-self._window :]]
-            for name, history in storage.histories().items()
-            if smoothed.get(name, True) and not name.endswith("time")
-        }
+        state: dict[str, Any] = {"exact": []}
+        for name, history in storage.histories().items():
+            if name.endswith("time"):
+                continue
+            values = [list(x) for x in history.values()[-self._window :]]
+            if not smoothed.get(name, True):
+                values = [x for x in values[-1:] if x[1] == storage.iter]
+                state["exact"] += [name] * len(values)
+            if values:
+                state[name] = values
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps saved values for `before_train`."""
-        self._saved = state_dict
+        self._exact = state_dict.get("exact", [])
+        self._saved = {k: x for k, x in state_dict.items() if k != "exact"}
 
 
 def is_due(step: int, period: int, max_iter: int) -> bool:

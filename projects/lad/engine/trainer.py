@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -153,8 +154,13 @@ class Trainer(SimpleTrainer):
     def after_train(self) -> None:
         """Calls the hooks; a finished training that is resumed has no further iteration."""
         self.iter: int = min(self.iter, self.max_iter)
-        with told_in_one_line():
-            super().after_train()
+        failed = isinstance(sys.exc_info()[1], Failed)
+        try:
+            with told_in_one_line():
+                super().after_train()
+        except Failed:
+            if not failed:  # the first line says why
+                raise
 
     def run_step(self) -> None:
         """Takes one optimizer step on ``accumulate`` batches.

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any, TextIO
 
 import torch
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from lad.engine.evaluation import without_nan
@@ -61,8 +62,9 @@ class MetricsWriter(EventWriter):
         step = old[-1]["iteration"] if old else None
         if step not in rows:
             return rows
-        old[-1] |= rows[step]
-        write_text(self._path, "".join(_line(row["iteration"], row) for row in old))
+        if old[-1] | rows[step] != old[-1]:
+            old[-1] |= rows[step]
+            write_text(self._path, "".join(_line(row["iteration"], row) for row in old))
         return {other: metrics for other, metrics in rows.items() if other != step}
 
     def close(self) -> None:
@@ -74,6 +76,23 @@ class MetricsWriter(EventWriter):
 def _line(step: int, metrics: Mapping[str, float]) -> str:
     row = without_nan({**metrics, "iteration": step})
     return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
+
+
+class MetricsPeriod(PeriodicWriter):
+    """Detectron2's ``PeriodicWriter``, which in a resumed run makes up for a line of metrics.json.
+
+    A run that is killed in an evaluation has not written the losses of the iteration before it.
+    """
+
+    def before_train(self) -> None:
+        """Writes the metrics of the iteration before, if that was due."""
+        start = self.trainer.start_iter
+        if start and (start % self._period == 0 or start == self.trainer.max_iter):
+            self.trainer.storage.iter = start - 1
+            for writer in self._writers:
+                if isinstance(writer, MetricsWriter):
+                    writer.write()
+            self.trainer.storage.iter = start
 
 
 def new_metrics(window: int, last_write: int) -> dict[int, dict[str, float]]:
