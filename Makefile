@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | docs | docs-check | audit | clean. Every target does the set-up that it needs.
+# make setup | demo | test | test-faults | lint | docs | docs-check | audit | clean. Every target does the set-up that it needs.
 #   make PYTHON=python3.11 setup    with another interpreter
 #   make test ARGS="-k mixture"     arguments for pytest
 #   LAD_FIXTURES=DIR make test      more folders of reference outputs, see tests/data/official
@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/setup-done
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test lint docs docs-check audit clean
+.PHONY: setup demo test test-faults lint docs docs-check audit clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,10 @@ demo: $(STAMP)
 # One thread: on few shared cores, more threads make small tensors many times slower.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+# Every fault of tests/faults, also the slow ones: kills at random moments, several processes.
+test-faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/probe_faults.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -131,6 +131,25 @@ class KillItself(HookBase):
 
 
 @register_target
+class KillOneRank(KillItself):
+    """Kills one of several processes before a step.
+
+    Args:
+        iteration: of the step.
+        rank: of the process.
+    """
+
+    def __init__(self, *, iteration: int, rank: int):
+        super().__init__(iteration=iteration)
+        self.rank = rank
+
+    def before_step(self) -> None:
+        """Kills it, if it is this process."""
+        if comm.get_rank() == self.rank:
+            super().before_step()
+
+
+@register_target
 class SignalItself(HookBase):
     """Sends a signal to the training's process before a step.
 

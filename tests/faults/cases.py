@@ -1,6 +1,6 @@
 """All cases, in the order of their groups."""
 
-from faults import checkpoint, code, config, data, process
+from faults import checkpoint, code, config, data, process, ranks
 from faults.case import Case
 
 GROUPS = ("data", "config", "checkpoint", "process", "code")
@@ -9,5 +9,6 @@ CASES: list[Case] = [
     *config.CASES,
     *checkpoint.CASES,
     *process.CASES,
+    *ranks.CASES,
     *code.CASES,
 ]
