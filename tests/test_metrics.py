@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lad.metrics import read_metrics, series
+from lad.metrics import cut_metrics, read_metrics, series
 
 ROWS = [{"iteration": 19, "total_loss": 2.0}, {"iteration": 40, "bbox/AP": 12.0}]
 
@@ -24,3 +24,18 @@ def test_series_is_sorted_and_the_last_row_of_an_iteration_counts():
 def test_a_missing_run_names_its_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_metrics(tmp_path / "nowhere.json")
+
+
+def test_lines_that_a_resumed_run_writes_again_are_cut(tmp_path):
+    path = tmp_path / "metrics.json"
+    cut_metrics(path, 0)
+    assert not path.exists()
+    lines = [f'{{"iteration": {i}, "total_loss": null}}' for i in range(4)]
+    path.write_text("\n".join([*lines[:2], '{"iteration": 1, "to{"a": 1}', *lines[2:], '{"it']))
+    cut_metrics(path, 3)
+    assert path.read_text().splitlines() == lines[:3]
+    before = path.stat().st_ino
+    cut_metrics(path, 3)
+    assert path.stat().st_ino == before
+    cut_metrics(path, 0)
+    assert path.read_text() == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes
 from detectron2.utils import comm
 from torch import Tensor, distributed, nn
+
+# Detectron2's own. The others wait so long while rank 0 computes COCO's figures.
+TIMEOUT = timedelta(minutes=30)
 
 
 def under_torchrun() -> bool:
@@ -76,10 +80,10 @@ def launch(
 
 def _join_torchrun(device: str) -> None:
     if device == "cpu":
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("gloo", timeout=TIMEOUT)
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group("nccl")
+        distributed.init_process_group("nccl", timeout=TIMEOUT)
     _create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     comm.synchronize()
 

@@ -10,6 +10,7 @@ from test_setup import CONFIG
 
 from lad.engine.config import load_config
 from lad.engine.report import (
+    blow_up,
     collect_results,
     describe_run,
     describe_training,
@@ -102,3 +103,12 @@ def test_networks_weights_and_device_are_said():
     text = "\n".join(describe_training(config, optimizer))
     for part in ("6 iterations of 4 images, seed 7", "SGD, lr 0.05", "(EMA)", "every 3 iterations"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [([2.0, 1, 0.5, 0.4], False), ([2.0, 2, 30, 40], True), ([], False), ([1.0], False)],
+)
+def test_losses_that_have_grown_are_warned_about(losses, warned):
+    rows = [{"iteration": i, "total_loss": x} for i, x in enumerate(losses)]
+    assert ("learning rate" in blow_up(rows)) == warned

@@ -46,6 +46,24 @@ def test_numbers_that_json_has_not_are_null(tmp_path):
     assert steps == [0, 1] and values[0] == 1.0 and values[1] != values[1]
 
 
+def test_metrics_of_an_iteration_that_the_file_has_go_into_its_line(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 0, "loss": 2.0}\n{"iteration": 1, "loss": null}\n')
+    writer = MetricsWriter(str(path), window=2)
+    with EventStorage(1) as storage:
+        storage.put_scalar("AP", 3.0)
+        writer.write()
+        storage.step()
+        storage.put_scalar("loss", 1.0)
+        writer.write()
+    writer.close()
+    assert [json.loads(x) for x in path.read_text().splitlines()] == [
+        {"iteration": 0, "loss": 2.0},
+        {"AP": 3.0, "iteration": 1, "loss": None},
+        {"iteration": 2, "loss": 1.0},
+    ]
+
+
 def line(caplog, max_iter=300, **scalars):
     """The console's line after iteration 19."""
     caplog.set_level("INFO")

@@ -166,17 +166,16 @@ class RecentMetrics(HookBase):
 
     def __init__(self, window: int):
         self._window = window
-        self._saved: dict[str, list[list[float]]] = {}
-        self._exact: list[str] = []
+        self._saved: dict[str, list[list[Any]]] = {}
 
     def before_train(self) -> None:
         """Puts saved values back; those of the iteration before can be written once more."""
         storage, before = self.trainer.storage, self.trainer.start_iter - 1
         for name, values in self._saved.items():
-            for value, iteration in values:
+            for value, iteration, *exact in values:
                 storage.iter = int(iteration)
                 if iteration == before:
-                    storage.put_scalar(name, value, smoothing_hint=name not in self._exact)
+                    storage.put_scalar(name, value, smoothing_hint=not exact)
                 else:
                     storage.histories()[name].update(value, iteration)
         storage.iter = self.trainer.start_iter
@@ -185,26 +184,24 @@ class RecentMetrics(HookBase):
     def state_dict(self) -> dict[str, Any]:
         """Returns the last [value, iteration] of each metric that is smoothed.
 
-        Of the others, such as the learning rate, only the value of this iteration is.
+        Of the others, such as the learning rate, [value, iteration, "exact"] of this iteration.
         """
         storage = self.trainer.storage
         smoothed = storage.smoothing_hints()
-        state: dict[str, Any] = {"exact": []}
+        state: dict[str, Any] = {}
         for name, history in storage.histories().items():
             if name.endswith("time"):
                 continue
             values = [list(x) for x in history.values()[-self._window :]]
             if not smoothed.get(name, True):
-                values = [x for x in values[-1:] if x[1] == storage.iter]
-                state["exact"] += [name] * len(values)
+                values = [[*x, "exact"] for x in values[-1:] if x[1] == storage.iter]
             if values:
                 state[name] = values
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps saved values for `before_train`."""
-        self._exact = state_dict.get("exact", [])
-        self._saved = {k: x for k, x in state_dict.items() if k != "exact"}
+        self._saved = state_dict
 
 
 def is_due(step: int, period: int, max_iter: int) -> bool:
