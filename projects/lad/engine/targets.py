@@ -54,6 +54,8 @@ TARGETS = frozenset(
         "fvcore.common.param_scheduler.CosineParamScheduler",
         "fvcore.common.param_scheduler.MultiStepParamScheduler",
         "lad.data.build_coco_evaluator",
+        "lad.data.build_evaluation_loader",
+        "lad.data.ImageMapper",
         "lad.data.build_train_loader",
         "lad.data.get_dataset_dicts",
         "lad.data.unlabeled_images",
