@@ -175,6 +175,7 @@ class RecentMetrics(HookBase):
             for value, iteration, *exact in values:
                 storage.iter = int(iteration)
                 if iteration == before:
+                    value = math.nan if value is None else value
                     storage.put_scalar(name, value, smoothing_hint=not exact)
                 else:
                     storage.histories()[name].update(value, iteration)
@@ -190,11 +191,16 @@ class RecentMetrics(HookBase):
         smoothed = storage.smoothing_hints()
         state: dict[str, Any] = {}
         for name, history in storage.histories().items():
-            if name.endswith("time"):
+            if name.endswith(("time", "seconds")):
                 continue
             values = [list(x) for x in history.values()[-self._window :]]
             if not smoothed.get(name, True):
-                values = [[*x, "exact"] for x in values[-1:] if x[1] == storage.iter]
+                # None for nan, which is not equal to itself: equal states compare as equal.
+                values = [
+                    [value if math.isfinite(value) else None, step, "exact"]
+                    for value, step in values[-1:]
+                    if step == self.trainer.iter
+                ]
             if values:
                 state[name] = values
         return state
