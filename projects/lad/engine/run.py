@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
             compat.check_processes(device, args.num_gpus, args.num_machines)
             output = cfg.train.output_dir
             check_output(output)
-            stack.enter_context(locked(output))
+            if args.machine_rank == 0:  # machines share the folder
+                stack.enter_context(locked(output))
             stack.enter_context(unchanged_if_refused(output))
             if args.eval_only:
                 stack.enter_context(unchanged_if_refused(os.path.join(output, "inference")))
