@@ -1,6 +1,8 @@
 """Measures the speed of this project and of its references in one run.
 
-    python tools/benchmark.py assignment|step|inference|evaluation|export|loader [--json FILE]
+    python tools/benchmark.py MODE [--json FILE]
+
+MODE is assignment, step, inference, evaluation, export, loader or scaling.
 
 The last lines are the targets; the exit status is 1 when one is missed. Figures are in
 docs/performance.md.
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import assignment, evaluation, export, inference, loader, step
+from benchmarks import assignment, evaluation, export, inference, loader, scaling, step
 from benchmarks.measure import Report
 
 MODES = {
@@ -22,6 +24,7 @@ MODES = {
     "evaluation": evaluation,
     "export": export,
     "loader": loader,
+    "scaling": scaling,
 }
 
 

@@ -1,6 +1,7 @@
 """The benchmarks' logic on tiny sizes; speed is not tested."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmark
-from benchmarks import assignment, evaluation, export, loader, measure
+from benchmarks import assignment, evaluation, export, loader, measure, scaling
 from benchmarks.measure import Report, interleaved, peak_memory
 
 TOOL = Path(__file__).parents[1] / "tools/benchmark.py"
@@ -131,3 +132,26 @@ def test_photos_are_jpegs_of_the_stated_size(tmp_path):
     assert len(records) == loader.FILES
     with loader.Image.open(records[0]["file_name"]) as image:
         assert (image.height, image.width) == loader.PHOTO == (480, 640)
+
+
+def test_scaling_reports_each_number_of_processes(monkeypatch):
+    seconds = {1: 0.5, 2: 1.0}
+    monkeypatch.setattr(scaling, "step_seconds", lambda args, processes, images: seconds[processes])
+    report = Report("scaling")
+    scaling.run(SimpleNamespace(processes=[1, 2], total=None, per_process=4), report)
+    assert list(report.figures.values()) == [500, 8, 1000, 8, 100, 50]
+
+
+def test_scaling_times_a_real_training(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    args = SimpleNamespace(
+        config_file=str(Path(__file__).with_name("engine") / "toy_config.py"),
+        device="cpu",
+        threads=1,
+        iterations=4,
+        opts=["model.dropout=0"],
+    )
+    assert 0 < scaling.step_seconds(args, 1, 4) < 60
+    args.opts = ["train.max_itre=1"]
+    with pytest.raises(RuntimeError, match="1 processes: .*unknown key train.max_itre"):
+        scaling.step_seconds(args, 1, 4)

@@ -1,6 +1,6 @@
 """Measures the speed of this project and of its references: runs benchmarks/.
 
-python tools/benchmark.py assignment|step|inference|evaluation|export|loader [--json FILE]
+python tools/benchmark.py assignment|step|inference|evaluation|export|loader|scaling [--json FILE]
 """
 
 import os

@@ -34,9 +34,10 @@ PROGRAMS = ("python", "torchrun", "lad", "make", "pip", "python3")
 # Commands that are not run, and why.
 LEFT_OUT = {
     r"^make |^pip |-m venv |install_detectron2": "installs, or is what CI runs",
-    r"tools/(check_configs|study|reproduce|benchmark|probe_faults|test_matrix)\.py": (
+    r"tools/(check_configs|study|reproduce|benchmark|probe_faults)\.py": (
         "long; tests run it on a small scale"
     ),
+    r"tools/(test_matrix|audit)\.py": "installs other versions, or lists those that are here",
     r"pretrained=True|--unsafe|DeepPCB|datasets/pcb": "needs files from elsewhere",
 }
 # What a training's command becomes. The names of the test images come last: they may not be known.
