@@ -191,6 +191,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "wider": ("is of another model", "model.channels=8"),
     "another optimizer": (
         "the optimizer in",
+        "--trust",
         "optimizer._target_=torch.optim.RMSprop",
     ),
     "fewer iterations than done": ("set it to at least 4", "train.max_iter=2"),
