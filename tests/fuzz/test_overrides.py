@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 
 from lad.engine.config import _apply_override, load_config
 from lad.engine.keys import known_keys
+from lad.engine.targets import unsafe_values
 
 TOY = str(Path(__file__).parents[1] / "engine/toy_config.py")
 CONFIG = load_config(TOY)
+KNOWN = unsafe_values(CONFIG)
 KEYS = sorted(known_keys(CONFIG))
 WORDS = st.sampled_from(
     ["1", "-1", "0.5", "1e-3", "nan", "inf", "true", "null", "abc", "[1,2]", "{a: 1}", "[]", "{}"]
@@ -27,7 +29,7 @@ def check(text: str) -> None:
     """Fails unless an override is refused in one line, or what it says is there."""
     config = copy.deepcopy(CONFIG)
     try:
-        _apply_override(config, text)
+        _apply_override(config, text, KNOWN)
     except ValueError as error:
         assert str(error) and "\n" not in str(error)
         return
