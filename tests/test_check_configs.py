@@ -92,7 +92,7 @@ def test_config_that_saving_changes_is_found(tmp_path, monkeypatch):
     config = load_config(PAA)
     check_configs.reload(config, str(tmp_path))
     other = load_config(PAA, ["train.max_iter=7"])
-    monkeypatch.setattr(check_configs, "load_config", lambda path: other)
+    monkeypatch.setattr(check_configs, "load_config", lambda path, trusted: other)
     with pytest.raises(ValueError, match="changes when it is saved"):
         check_configs.reload(config, str(tmp_path))
 
