@@ -109,10 +109,13 @@ def prepare(folder: Path) -> None:
             target.parent.mkdir(exist_ok=True)
             shutil.copy(scenes / "val" / image["file_name"], target)
     few = first(coco, 6)
+    (folder / "few_digits").mkdir()
+    photos = []
     for image in few["images"]:
-        image["file_name"] = str(scenes / "val" / image["file_name"])
+        photos.append(folder / "few_digits" / image["file_name"])
+        shutil.copy(scenes / "val" / image["file_name"], photos[-1])
+        image["file_name"] = f"few_digits/{image['file_name']}"
     (folder / "few_digits.json").write_text(json.dumps(few))
-    photos = [Path(image["file_name"]) for image in few["images"]]
     for target in ("photo.jpg", "photos/a.png", "photos/b.png", "more/c.png"):
         (folder / target).parent.mkdir(exist_ok=True)
         Image.open(photos.pop()).save(folder / target)
