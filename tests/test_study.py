@@ -276,3 +276,18 @@ def test_table_of_the_paper_on_coco_names_commands_and_what_they_need(
     reproduce.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "| lad/r101_from_r50_1x.py | 43.3 | 43.2 |"
+
+
+def test_a_run_that_another_process_has_stored_meanwhile_is_not_trained_again(runner, monkeypatch):
+    def start(arguments, log, *, threads):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(jobs, "start_training", start)
+    store(runner, "paa", 1.0)
+    weights = runner.weights(STUDY.method("paa"), 0)
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    runner.run(STUDY.method("paa"), 0)
+    weights.unlink()
+    with pytest.raises(AssertionError, match="trained"):
+        runner.run(STUDY.method("paa"), 0)

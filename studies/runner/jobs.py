@@ -119,6 +119,9 @@ class Runner:
             except BlockingIOError:
                 print(f"{method.name}, seed {seed}: another process trains it", flush=True)
                 return
+            path = results.path(self.results, method.name, seed)
+            if path.is_file() and self.weights(method, seed).is_file():
+                return  # another process has trained it meanwhile
             resumed = (folder / "last_checkpoint").is_file()
             start = time.time()
             arguments = ["--resume", *self.arguments(method, seed)]
@@ -130,7 +133,6 @@ class Runner:
                 log = folder / "output.txt"
                 raise RuntimeError(f"{method.name}, seed {seed}: status {status}, see {log}")
             seconds = None if resumed else round(time.time() - start)
-            path = results.path(self.results, method.name, seed)
             if path.is_file():  # of a run whose weights are gone
                 print(f"{method.name}, seed {seed}: trained again; the stored figures stay")
                 return
