@@ -166,7 +166,7 @@ def shorten(words: list[str], folder: Path) -> list[str]:
         return [*words, *(x for x in SHORT if x.startswith(("dataloader", "train.device")))]
     config = words[words.index("--config-file") + 1]
     output = load_config(str(folder / config)).train.output_dir
-    if "--resume" not in words:
+    if not {"--resume", "--dry-run"} & set(words):
         shutil.rmtree(folder / output, ignore_errors=True)
     small = [] if "--data" in words else [SMALL_TEST]
     return [*words, *SHORT, *small]
