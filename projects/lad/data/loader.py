@@ -206,20 +206,28 @@ def seeded(seed: int) -> Iterator[None]:
 class TrainLoader(DataLoader):
     """An endless DataLoader over a sampler of batches, which counts unreadable images.
 
-    Attributes:
+    Args:
+        dataset: of the images.
         max_unreadable: the share of the images that may be unreadable; one may always be.
-        unreadable: a line for each image that was not, by its file.
+        options: of ``DataLoader``.
+
+    Attributes:
+        unreadable: a line for each image that could not be read, by its file.
     """
 
     batch_sampler: SeededBatchSampler | MixedBatchSampler
-    max_unreadable: float = 0.0
+
+    def __init__(self, dataset: Dataset, *, max_unreadable: float, **options: Any):
+        super().__init__(dataset, **options)
+        self.max_unreadable = max_unreadable
+        self.unreadable: dict[str, str] = {}
 
     def set_start(self, batch_index: int) -> None:
         """Makes the next iterator start at this global batch; call it before ``iter()``."""
         self.batch_sampler.set_start(batch_index)
 
     def __iter__(self) -> Iterator[list[dict]]:  # type: ignore[override]
-        self.unreadable: dict[str, str] = {}
+        self.unreadable = {}
         for batch in super().__iter__():
             for element in batch:
                 marks = element.pop("unreadable", {}) if isinstance(element, dict) else {}
@@ -294,16 +302,15 @@ def build_train_loader(
         others = _unlabeled_sampler(unlabeled, total_batch_size, seed)
         batch_sampler = MixedBatchSampler(labeled, others, len(dataset))
         records = [*dataset, *unlabeled.records]
-    loader = TrainLoader(
+    return TrainLoader(
         SeededMapDataset(DatasetFromList(records, copy=False), mapper),
         batch_sampler=batch_sampler,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
         # Without its own generator a DataLoader draws from the global one.
         generator=torch.Generator(),
+        max_unreadable=max_unreadable,
     )
-    loader.max_unreadable = max_unreadable
-    return loader
 
 
 def build_evaluation_loader(

@@ -42,7 +42,6 @@ from lad.engine.stopping import (
     KeptCheckpoints,
     LatestCheckpointer,
     RecentMetrics,
-    UnreadableImages,
 )
 from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
@@ -110,7 +109,7 @@ def build_trainer(
             ema,
             *further,
             assignment_figures(cfg, model) if comm.is_main_process() and not dry_run else None,
-            *([DryRun()] if dry_run else [*saving, UnreadableImages(loader, signals)]),
+            *([DryRun()] if dry_run else saving),
         ]
     )
     return trainer, checkpointer

@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lad.data.images import UnreadableImage
-from lad.engine.signals import StopSignals
-from lad.engine.stopping import Refused, is_due
+from lad.engine.signals import Refused, StopSignals
+from lad.engine.stopping import is_due
 from lad.files import write_text
 from lad.metrics import read_metrics
 from lad.modeling.network import model_info

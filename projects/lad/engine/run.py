@@ -43,8 +43,7 @@ from lad.engine.report import (
 )
 from lad.engine.resume import resume
 from lad.engine.setup import check_output, check_run, resolve_device, set_up
-from lad.engine.signals import Failed, StopSignals, passed_on, stoppable
-from lad.engine.stopping import Refused
+from lad.engine.signals import StopSignals, passed_on, stoppable
 from lad.engine.teacher import name_classes
 from lad.engine.trainer import told_in_one_line
 from lad.metrics import cut_metrics, read_metrics
@@ -221,10 +220,7 @@ def do_train(
         torch.jit.optimized_execution(resolve_device(cfg.train.device) != "cpu"),
         signals.deferred(),
     ):
-        try:
-            trainer.train(start_iter, cfg.train.max_iter)
-        except Refused as error:
-            raise Failed(f"{error}; {signals.message}") from error
+        trainer.train(start_iter, cfg.train.max_iter)
     if comm.is_main_process() and not dry_run:
         results = collect_results(
             folder, best_metric=cfg.train.best.metric, stopped_early=trainer.stopped_early

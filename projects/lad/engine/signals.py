@@ -43,6 +43,10 @@ class Failed(BaseException):
     """Ends a run with one line and status 1. No Exception: Detectron2 logs those's tracebacks."""
 
 
+class Refused(Failed):
+    """Ends a run because of its data, after what is done is saved: the line also says where."""
+
+
 class StopSignals:
     """Catches SIGINT and SIGTERM while it is entered.
 
@@ -52,7 +56,8 @@ class StopSignals:
 
     Attributes:
         received: number of the signal; 0 for none.
-        raised: whether it was raised where it arrived.
+        raised: whether it was raised where it arrived, or the training ends for another reason
+            in the middle of an evaluation: `LatestCheckpointer` then saves.
         message: what the run says about it.
     """
 
@@ -155,7 +160,7 @@ def stoppable() -> Iterator[StopSignals]:
         logger.log(level, f"{stop}: {signals.message}")
         sys.exit(stop.exit_status)
     except Failed as failure:
-        logger.error(failure)
+        logger.error(f"{failure}; {signals.message}" if isinstance(failure, Refused) else failure)
         sys.exit(1)
 
 

@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from lad.checkpoint.read import read_training
 from lad.checkpoint.write import write_checkpoint
 from lad.data.loader import TrainLoader
-from lad.engine.signals import Failed, Stopped, StopSignals
+from lad.engine.signals import Failed, Refused, Stopped, StopSignals
 from lad.files import write_text, written_aside
 from lad.metrics import read_metrics, series
 
@@ -82,10 +82,11 @@ class KeptCheckpoints(PeriodicCheckpointer):
 class LatestCheckpointer(HookBase):
     """Keeps the newest state in ``model_latest.pth``, and ends a training that is asked to stop.
 
-    It saves whenever so many minutes have passed since the last checkpoint, and when a signal has
-    come. All processes agree on the iteration to stop after. The end of the training removes the
-    file. Register it after Detectron2's ``PeriodicCheckpointer`` and before evaluations: a signal
-    ends these where they are, and the checkpoint is of the iteration before.
+    It saves whenever so many minutes have passed since the last checkpoint, when a signal has come,
+    and when too many training images cannot be read. All processes agree on the iteration to stop
+    after. The end of the training removes the file. Register it after Detectron2's
+    ``PeriodicCheckpointer`` and before evaluations: a signal ends these where they are, and the
+    checkpoint is of the iteration before.
 
     Args:
         checkpointer: of the training.
@@ -112,14 +113,16 @@ class LatestCheckpointer(HookBase):
 
         Raises:
             Stopped: if any process has got a signal.
+            Refused: if any process has met too many unreadable images.
         """
         self._step = self.trainer.iter
-        number = max(comm.all_gather(self._signals.received))
-        if number:
-            self._signals.received = number
+        reasons = comm.all_gather((self._signals.received, self._refusal()))
+        self._signals.received = max(number for number, _ in reasons)
+        refusal = next((line for _, line in reasons if line), "")
+        if self._signals.received or refusal:
             self._stop()
             comm.synchronize()  # torchrun kills all processes once one has ended
-            raise Stopped(number)
+            raise Stopped(self._signals.received) if self._signals.received else Refused(refusal)
         if time.monotonic() >= self._due:
             age = self._seconds_since_checkpoint()
             if age >= self._seconds:
@@ -136,6 +139,10 @@ class LatestCheckpointer(HookBase):
         elif os.path.basename(self._checkpointer.get_checkpoint_file()) == FINAL:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(self._checkpointer.save_dir, f"{LATEST}.pth"))
+
+    def _refusal(self) -> str:
+        loader = self.trainer.data_loader
+        return loader.refusal() if isinstance(loader, TrainLoader) else ""
 
     def _seconds_since_checkpoint(self) -> float:
         path = os.path.join(self._checkpointer.save_dir, "last_checkpoint")
@@ -218,33 +225,6 @@ def is_due(step: int, period: int, max_iter: int) -> bool:
 
 class StoppedEarly(BaseException):
     """Ends a training before its last iteration, as finished; the message says why."""
-
-
-class Refused(BaseException):
-    """Ends a run because of its data; the message is the error line. What is done is kept."""
-
-
-class UnreadableImages(HookBase):
-    """Ends a training of which too many images cannot be read, after the step that showed it.
-
-    All processes agree on the step. Register it after `LatestCheckpointer`, which saves the state.
-
-    Args:
-        loader: of the training; others than a `TrainLoader` do not count.
-        signals: of the run.
-    """
-
-    def __init__(self, loader: Any, signals: StopSignals):
-        self._loader = loader
-        self._signals = signals
-
-    def after_step(self) -> None:
-        """Raises Refused if there are too many in any process."""
-        mine = self._loader.refusal() if isinstance(self._loader, TrainLoader) else ""
-        found = next(filter(None, comm.all_gather(mine)), "")
-        if found:
-            self._signals.raised = True
-            raise Refused(found)
 
 
 class EarlyStop(HookBase):

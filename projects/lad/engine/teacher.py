@@ -15,8 +15,7 @@ from torch import nn
 from lad.data.images import UnreadableImage
 from lad.data.names import read_class_names
 from lad.engine.setup import dataset_names
-from lad.engine.signals import StopSignals
-from lad.engine.stopping import Refused
+from lad.engine.signals import Refused, StopSignals
 from lad.modeling.network import is_frozen, model_info
 
 logger = logging.getLogger(__name__)
