@@ -106,10 +106,6 @@ def read_training(path: str) -> dict[str, Any]:
     return content
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]
-
-
 def _weights(content: Any) -> dict[str, Tensor]:
     """Finds the weights in the content of a file."""
     if not isinstance(content, Mapping):

@@ -49,26 +49,28 @@ def read_image(
         UnreadableImage: if it is no image, is damaged, has another size or too many pixels, or
             holds numbers that have no 8-bit scale.
     """
-    try:
-        with PathManager.open(file_name, "rb") as file, opened(file) as image:
-            check_size(shown_size(image), size, max_pixels)
-            image.load()  # turns a TIFF, which has to be turned but once
-            turned = detection_utils._apply_exif_orientation(_to_8_bit(image))
-            check_size(turned.size, size, max_pixels)
-            return detection_utils.convert_PIL_to_numpy(turned, format)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a decoder raises
-        reason = getattr(error, "strerror", None) or _first_line(error)
-        raise UnreadableImage(f"{file_name}: {reason}: replace or remove it") from error
+    with _named(file_name), PathManager.open(file_name, "rb") as file, opened(file) as image:
+        check_size(shown_size(image), size, max_pixels)
+        image.load()  # turns a TIFF, which has to be turned but once
+        turned = detection_utils._apply_exif_orientation(_to_8_bit(image))
+        check_size(turned.size, size, max_pixels)
+        return detection_utils.convert_PIL_to_numpy(turned, format)
 
 
 def check_header(file_name: str, size: tuple[int, int] | None, max_pixels: int) -> None:
     """Raises UnreadableImage if the header of an image shows that `read_image` would."""
+    with _named(file_name), PathManager.open(file_name, "rb") as file, opened(file) as image:
+        check_size(shown_size(image), size, max_pixels)
+
+
+@contextlib.contextmanager
+def _named(file_name: str) -> Iterator[None]:
+    """Makes UnreadableImage of whatever reading this file raises."""
     try:
-        with PathManager.open(file_name, "rb") as file, opened(file) as image:
-            check_size(shown_size(image), size, max_pixels)
-    except Exception as error:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a decoder raises
         reason = getattr(error, "strerror", None) or _first_line(error)
         raise UnreadableImage(f"{file_name}: {reason}: replace or remove it") from error
 
