@@ -1,12 +1,14 @@
 """Image files of any kind: the right 8-bit pixels, or one line."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
 from PIL import Image
 
+from faults.data import break_image
 from lad.data.images import ImageMapper, UnreadableImage, check_header, read_image
 from lad.data.layouts import open_photo
 
@@ -66,49 +68,30 @@ def test_orientations(tmp_path, suffix, orientation):
     assert (photo.height, photo.width) == found.shape[:2]
 
 
-def broken(path, kind):
-    """Writes an image that cannot be used."""
-    image = Image.fromarray(COLORS)
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "broken link":
-        path.symlink_to(path.parent / "nowhere.png")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "HTML":
-        path.write_text("<html>404</html>")
-    elif kind == "truncated":
-        image.save(path)
-        path.write_bytes(path.read_bytes()[:-900])
-    elif kind == "float":
-        Image.fromarray(COLORS[..., 0].astype(np.float32)).save(path, "TIFF")
-    elif kind == "size":
-        image.resize((5, 5)).save(path)
-    elif kind == "pixels":
-        Image.new("1", (14_000, 14_000)).save(path)
-    return path
-
-
 BROKEN = {
-    "folder": "Is a directory",
-    "broken link": "No such file",
-    "empty": "cannot identify image file",
+    "a folder": "Is a directory",
+    "a broken link": "No such file",
+    "an empty file": "cannot identify image file",
     "HTML": "cannot identify image file",
     "truncated": "truncated",
-    "float": "it holds 32-bit floating-point numbers; save it with 8 bits per channel",
-    "size": "it is 5x5 .*, but the annotations say 32x24",
-    "pixels": "it has 14000x14000 pixels, more than dataloader.train.mapper.max_pixels=100000000",
+    "of floats": "it holds 32-bit floating-point numbers; save it with 8 bits per channel",
+    "of another size": "it is 48x48 .*, but the annotations say 32x24",
+    "of 196 megapixels": (
+        "it has 14000x14000 pixels, more than dataloader.train.mapper.max_pixels=100000000"
+    ),
 }
 
 
 @pytest.mark.parametrize(("kind", "message"), BROKEN.items())
 def test_what_cannot_be_used_is_named_in_one_line(tmp_path, kind, message):
-    path = str(broken(tmp_path / "a.png", kind))
-    size = (32, 24) if kind == "size" else None
+    path = str(tmp_path / "a.png")
+    Image.fromarray(COLORS).save(path)
+    break_image(Path(path), kind)
+    size = (32, 24) if kind == "of another size" else None
     with pytest.raises(UnreadableImage, match=f"a.png: .*{message}.*: replace or rem") as error:
         read_image(path, "RGB", size=size)
     assert "\n" not in str(error.value) and error.value.line == str(error.value)
-    if kind not in ("truncated", "float"):
+    if kind not in ("truncated", "of floats"):
         with pytest.raises(UnreadableImage, match=message):
             check_header(path, size, 100_000_000)
 
