@@ -1,21 +1,22 @@
 """Label-guided self-distillation on digit scenes, with PAA, LAD, RetinaNet and FCOS."""
 
-from studies.runner.definition import Method, Study
+from studies.common import SHORT, TEACHER, digits
+from studies.runner.definition import Study
 
 study = Study(
     name="digits_lgd",
     question="faster",
-    overrides=("train.max_iter=400",),
+    overrides=SHORT,
     evaluations=1,
     methods=(
-        Method("teacher", "digits/teacher.py", ("train.max_iter=700",), seeds=(0,)),
-        Method("paa", "digits/paa.py"),
-        Method("paa_lgd", "digits/paa_lgd.py", baseline="paa"),
-        Method("lad", "digits/lad.py", teacher="teacher"),
-        Method("lad_lgd", "digits/lad_lgd.py", teacher="teacher", baseline="lad"),
-        Method("retinanet", "digits/retinanet.py"),
-        Method("retinanet_lgd", "digits/retinanet_lgd.py", baseline="retinanet"),
-        Method("fcos", "digits/fcos.py"),
-        Method("fcos_lgd", "digits/fcos_lgd.py", baseline="fcos"),
+        TEACHER,
+        digits("paa"),
+        digits("paa_lgd", baseline="paa"),
+        digits("lad", teacher="teacher"),
+        digits("lad_lgd", teacher="teacher", baseline="lad"),
+        digits("retinanet"),
+        digits("retinanet_lgd", baseline="retinanet"),
+        digits("fcos"),
+        digits("fcos_lgd", baseline="fcos"),
     ),
 )

@@ -7,11 +7,12 @@ is trained alone on the same scenes. Trainings are as long as the digit configs'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from studies.common import digits
 from studies.runner.definition import Method, Study
 
 TINY, SMALL, WIDE = 16, 32, 48
-SOFT = "model.distill_losses.0"
 COP = "{_target_:lad.modeling.heads.ConditionalObjectness,channels:32,kernel_size:3}"
 IOP = "{_target_:lad.modeling.heads.ImplicitObjectness,channels:32}"
 
@@ -21,10 +22,32 @@ def width(value: int, network: str = "model") -> str:
     return f"{network}.backbone.bottom_up.width={value}"
 
 
-def widths(student: int, teacher: int) -> tuple[str, ...]:
-    """Overrides of both networks' widths."""
-    return width(student, "model.student"), width(teacher, "model.teacher")
+def pair(
+    name: str, config: str, student: int, second: int, *, teacher: str = "", baseline: str
+) -> Method:
+    """A method on two networks of these widths; a teacher is trained before."""
+    overrides = width(student, "model.student"), width(second, "model.teacher")
+    return digits(name, *overrides, config=config, teacher=teacher, baseline=baseline)
 
+
+def soft_label(name: str, override: str) -> Method:
+    """Soft labels alone: small from wide."""
+    override = f"model.distill_losses.0.{override}"
+    return digits(name, override, config="soft_label_kl", teacher="paa_wide", baseline="paa")
+
+
+def head(name: str, *overrides: str) -> Method:
+    """PAA whose head predicts something else."""
+    overrides = tuple(f"model.head.{x}" for x in overrides)
+    return digits(name, *overrides, config="paa", baseline="paa")
+
+
+WIDE_FROM_SMALL: dict[str, Any] = {
+    "student": WIDE,
+    "second": SMALL,
+    "teacher": "paa",
+    "baseline": "paa_wide",
+}
 
 study = Study(
     name="digits_paper",
@@ -32,123 +55,54 @@ study = Study(
     evaluations=2,
     methods=(
         # Alone: what the others are compared with, and teachers.
-        Method("paa_wide", "digits/paa.py", (width(WIDE),)),
-        Method("paa", "digits/paa.py"),
-        Method("paa_tiny", "digits/paa.py", (width(TINY),)),
+        digits("paa_wide", width(WIDE), config="paa"),
+        digits("paa"),
+        digits("paa_tiny", width(TINY), config="paa"),
         # Table 2: small from wide.
-        *(
-            Method(
-                f"kl_gamma{gamma:g}",
-                "digits/soft_label_kl.py",
-                (f"{SOFT}.gamma={gamma}",),
-                teacher="paa_wide",
-                baseline="paa",
-            )
-            for gamma in (0.0, 0.5, 2.0)
-        ),
-        *(
-            Method(
-                kind,
-                "digits/soft_label_kl.py",
-                (f"{SOFT}.kind={kind}",),
-                teacher="paa_wide",
-                baseline="paa",
-            )
-            for kind in ("l1", "l2")
-        ),
-        Method("lad", "digits/lad.py", teacher="paa_wide", baseline="paa"),
-        Method("solad", "digits/solad.py", teacher="paa_wide", baseline="paa"),
+        *(soft_label(f"kl_gamma{gamma:g}", f"gamma={gamma}") for gamma in (0.0, 0.5, 2.0)),
+        *(soft_label(kind, f"kind={kind}") for kind in ("l1", "l2")),
+        digits("lad", teacher="paa_wide", baseline="paa"),
+        digits("solad", teacher="paa_wide", baseline="paa"),
         # Table 3: wide from small.
-        Method(
-            "kl_wide_from_small",
-            "digits/soft_label_kl.py",
-            widths(WIDE, SMALL),
-            teacher="paa",
-            baseline="paa_wide",
-        ),
-        Method(
-            "lad_wide_from_small",
-            "digits/lad.py",
-            widths(WIDE, SMALL),
-            teacher="paa",
-            baseline="paa_wide",
-        ),
+        pair("kl_wide_from_small", "soft_label_kl", **WIDE_FROM_SMALL),
+        pair("lad_wide_from_small", "lad", **WIDE_FROM_SMALL),
         # Tables 4 and 5: CoLAD; the second network is the wide one, but in "wide_from_small".
         *(
-            Method(
-                f"colad_{indicator}_wide_from_small",
-                f"digits/colad_{indicator}.py",
-                widths(WIDE, SMALL),
-                teacher="paa",
-                baseline="paa_wide",
-            )
-            for indicator in ("stdmean", "fisher")
+            pair(f"{config}_wide_from_small", config, **WIDE_FROM_SMALL)
+            for config in ("colad_stdmean", "colad_fisher")
         ),
-        Method("colad", "digits/colad_stdmean.py", baseline="paa"),
-        Method("colad_from_wide", "digits/colad_stdmean.py", teacher="paa_wide", baseline="paa"),
+        digits("colad", config="colad_stdmean", baseline="paa"),
+        digits("colad_from_wide", config="colad_stdmean", teacher="paa_wide", baseline="paa"),
         # The ablation that the paper leaves open.
         *(
-            Method(
+            digits(
                 f"colad_{scope}",
-                "digits/colad_stdmean.py",
-                (f"model.switch.scope={scope}",),
+                f"model.switch.scope={scope}",
+                config="colad_stdmean",
                 baseline="paa",
             )
             for scope in ("image", "object", "level")
         ),
         # Table 6: tiny students.
-        Method(
-            "lad_tiny_from_small",
-            "digits/lad.py",
-            widths(TINY, SMALL),
-            teacher="paa",
-            baseline="paa_tiny",
-        ),
-        Method(
-            "colad_tiny_small",
-            "digits/colad_stdmean.py",
-            widths(TINY, SMALL),
-            baseline="paa_tiny",
-        ),
-        Method(
-            "lad_tiny_from_wide",
-            "digits/lad.py",
-            widths(TINY, WIDE),
-            teacher="paa_wide",
-            baseline="paa_tiny",
-        ),
-        Method(
-            "colad_tiny_wide",
-            "digits/colad_stdmean.py",
-            widths(TINY, WIDE),
-            baseline="paa_tiny",
-        ),
+        pair("lad_tiny_from_small", "lad", TINY, SMALL, teacher="paa", baseline="paa_tiny"),
+        pair("colad_tiny_small", "colad_stdmean", TINY, SMALL, baseline="paa_tiny"),
+        pair("lad_tiny_from_wide", "lad", TINY, WIDE, teacher="paa_wide", baseline="paa_tiny"),
+        pair("colad_tiny_wide", "colad_stdmean", TINY, WIDE, baseline="paa_tiny"),
         # Table 8: a frozen teacher that is no stronger than the student becomes.
-        Method(
-            "lad_from_small", "digits/lad.py", widths(SMALL, SMALL), teacher="paa", baseline="paa"
-        ),
-        Method(
+        pair("lad_from_small", "lad", SMALL, SMALL, teacher="paa", baseline="paa"),
+        pair(
             "switch_from_small",
-            "digits/lad_switch.py",
-            widths(SMALL, SMALL),
+            "lad_switch",
+            SMALL,
+            SMALL,
             teacher="paa",
             baseline="lad_from_small",
         ),
         # Appendix, table 1: what the head predicts besides class and box.
-        Method("iou_iop", "digits/paa.py", (f"model.head.objectness={IOP}",), baseline="paa"),
-        Method("iou_cop", "digits/paa.py", (f"model.head.objectness={COP}",), baseline="paa"),
-        Method(
-            "iop",
-            "digits/paa.py",
-            (f"model.head.objectness={IOP}", "model.head.quality=false"),
-            baseline="paa",
-        ),
-        Method(
-            "cop",
-            "digits/paa.py",
-            (f"model.head.objectness={COP}", "model.head.quality=false"),
-            baseline="paa",
-        ),
+        head("iou_iop", f"objectness={IOP}"),
+        head("iou_cop", f"objectness={COP}"),
+        head("iop", f"objectness={IOP}", "quality=false"),
+        head("cop", f"objectness={COP}", "quality=false"),
     ),
 )
 
