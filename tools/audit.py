@@ -149,11 +149,8 @@ def write_licenses(path: Path) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    lines = str(__doc__).splitlines()
     parser = argparse.ArgumentParser(
-        description=lines[0],
-        epilog="\n".join(lines[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--licenses", type=Path, metavar="FILE", help="write the table instead")
     args = parser.parse_args(argv)

@@ -3,13 +3,7 @@
 python tools/probe_faults.py [GROUP...] [--quick] [--only TEXT]
 """
 
-import os
-import sys
-from pathlib import Path
-
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+from launch import ROOT, run_module
 
 if __name__ == "__main__":
-    paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    os.execve(sys.executable, [sys.executable, "-m", "faults", *sys.argv[1:]], environment)
+    run_module("faults", ROOT / "tests")

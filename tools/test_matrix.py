@@ -137,11 +137,8 @@ def row(python: str, versions: str, detectron2: str | None, arguments: Sequence[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the combinations; returns the exit status."""
-    lines = str(__doc__).splitlines()
     parser = argparse.ArgumentParser(
-        description=lines[0],
-        epilog="\n".join(lines[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--python", nargs="+", choices=PYTHONS, default=PYTHONS)
     parser.add_argument("--versions", nargs="+", choices=VERSIONS, default=VERSIONS)
