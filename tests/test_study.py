@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,7 +54,13 @@ def store(runner: Runner, method: str, *aps: float, **other) -> None:
 
 def train_nothing(monkeypatch) -> list[tuple[str, int]]:
     made: list[tuple[str, int]] = []
-    monkeypatch.setattr(Runner, "run", lambda _, method, seed: made.append((method.name, seed)))
+
+    def run(self: Runner, method: Method, seed: int) -> None:
+        made.append((method.name, seed))
+        self.weights(method, seed).parent.mkdir(parents=True)
+        self.weights(method, seed).touch()
+
+    monkeypatch.setattr(Runner, "run", run)
     return made
 
 
@@ -91,6 +98,21 @@ def test_only_what_is_not_stored_is_trained_and_teachers_first(runner, monkeypat
     made.clear()
     runner.run_all(["paa", "lad"], [0], workers=1)
     assert made == []
+
+
+def test_without_the_teacher_of_another_process_no_student_is_trained(runner, monkeypatch):
+    made: list[str] = []
+    monkeypatch.setattr(Runner, "run", lambda _, method, seed: made.append(method.name))
+    with pytest.raises(RuntimeError, match="lad: another process trains the weights"):
+        runner.run_all(["paa", "lad"], [0], workers=2)
+    assert sorted(made) == ["paa", "teacher"]
+
+
+def test_configs_are_loaded_in_several_threads(runner):
+    methods = [STUDY.method("paa"), STUDY.method("lad")] * 20
+    with ThreadPoolExecutor(8) as pool:
+        configs = list(pool.map(runner.config, methods))
+    assert all(config.train.max_iter == 4 for config in configs)
 
 
 def test_a_teacher_with_weights_is_not_trained_again(runner, monkeypatch):

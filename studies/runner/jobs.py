@@ -6,9 +6,10 @@ import fcntl
 import hashlib
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from studies.runner.definition import Method, Study
 
 Job = tuple[Method, int]  # with the seed
 
+LOADING = threading.Lock()  # Detectron2 cannot load configs in several threads
 # They change where a run writes, not what comes out.
 NO_PART_OF_HASH = ("train.output_dir", "train.seed", "dataloader.train.num_workers")
 
@@ -53,7 +55,7 @@ class Runner:
             process.terminate()
 
     def run_all(self, names: Sequence[str], seeds: Sequence[int] | None, workers: int) -> None:
-        """Trains what is not stored yet; first what others start from, then all others.
+        """Trains what is not stored yet; a run starts once the weights that it needs are there.
 
         Args:
             names: of methods.
@@ -73,9 +75,25 @@ class Runner:
         ]
         jobs = [job for job in jobs if not self.is_stored(*job)]
         sources = self.sources([method for method, _ in jobs])
+        jobs = [*sources, *(job for job in jobs if job not in sources)]
         with ThreadPoolExecutor(workers) as pool:
-            for part in (sources, [job for job in jobs if job not in sources]):
-                list(pool.map(lambda job: self.run(*job), part))
+            running: set[Future] = set()
+            try:
+                while jobs or running:
+                    ready = [job for job in jobs if not self.sources([job[0]])]
+                    running |= {pool.submit(self.run, *job) for job in ready}
+                    jobs = [job for job in jobs if job not in ready]
+                    if not running:
+                        names = ", ".join(dict.fromkeys(method.name for method, _ in jobs))
+                        raise RuntimeError(
+                            f"{names}: another process trains the weights to start from; when it "
+                            "has finished, run this again"
+                        )
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def is_stored(self, method: Method, seed: int) -> bool:
         """Returns whether a run need not be trained, because this or another study has stored it.
@@ -199,9 +217,10 @@ class Runner:
     def config(self, method: Method) -> DictConfig:
         """Returns the config of a method's runs."""
         arguments = parse_arguments([*self.source(method), *self.overrides(method)])
-        if arguments.data:
-            return load_config_with_data(arguments)[0]
-        return load_config(arguments.config_file, arguments.opts)
+        with LOADING:
+            if arguments.data:
+                return load_config_with_data(arguments)[0]
+            return load_config(arguments.config_file, arguments.opts)
 
     def config_hash(self, method: Method) -> str:
         """Returns a hash of what determines a method's runs, but for the seed and the code."""

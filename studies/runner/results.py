@@ -86,6 +86,7 @@ def figures(folder: Path, seconds: int | None) -> dict[str, Any]:
         "detectron2": detectron2.__version__,
         "python": platform.python_version(),
         "cpu": cpu_model(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
     }
 
