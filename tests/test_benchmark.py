@@ -26,12 +26,15 @@ def test_assignment_reports_targets_and_json(tmp_path):
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [x for x in result.stdout.splitlines() if x.startswith("target ")]
-    assert len(lines) == 1, result.stdout + result.stderr
-    assert lines[0].startswith("target assignment-speedup-7: measured ")
-    assert result.returncode == int(lines[0].endswith(", short"))
+    assert len(lines) == 3, result.stdout + result.stderr
+    for count, line in zip((1, 7), lines, strict=False):
+        name = f"target assignment-differing-labels-{count}"
+        assert line == f"{name}: measured 0, wanted <= 0, ok"
+    assert lines[2].startswith("target assignment-speedup-7: measured ")
+    assert result.returncode == int(lines[2].endswith(", short"))
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["mode"] == "assignment" and content["threads"] == 1
-    assert content["targets"][0]["wanted"] == ">= 7"
+    assert content["targets"][2]["wanted"] == ">= 7"
     assert all(value > 0 for value in content["figures"].values())
 
 
@@ -94,12 +97,13 @@ def test_peak_memory_is_the_most_held_at_once():
     assert peak_memory(call) == pytest.approx(2 * 4 * (1 << 20), rel=0.05)
 
 
-def test_labels_that_differ_stop_the_run():
+def test_anchors_with_other_labels_are_counted_once():
     labels = torch.zeros(1, 4)
+    changed = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     same = assignment.Assignment(labels, labels)
-    assignment.check_labels(same, same, 7)
-    with pytest.raises(RuntimeError, match="4 labels differ between the two ways at 7 objects"):
-        assignment.check_labels(same, assignment.Assignment(labels + 1, labels), 7)
+    assert assignment.count_differing(same, same) == 0
+    assert assignment.count_differing(same, assignment.Assignment(changed, changed)) == 1
+    assert assignment.count_differing(same, assignment.Assignment(labels, labels + 1)) == 4
 
 
 def test_both_evaluations_agree_on_the_synthetic_detections():

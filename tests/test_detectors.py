@@ -80,7 +80,7 @@ def finished_retinanet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     arguments = ["--config-file", RETINANET, f"train.output_dir={folder}/retinanet"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", SOURCES)
+        patch.setenv("PYTHONPATH", SOURCES, prepend=os.pathsep)
         with start_training(arguments, folder / "log.txt", threads=THREADS) as process:
             assert process.wait() == 0, (folder / "log.txt").read_text()
     return folder / "retinanet"
@@ -129,7 +129,7 @@ def test_what_inspect_lgd_cannot_do_is_one_line(finished_lgd, monkeypatch, capsy
 def test_validation_losses_change_nothing(config, whole, tmp_path, monkeypatch, request):
     whole = request.getfixturevalue(whole)
     folder, log = tmp_path / "run", tmp_path / "log.txt"
-    monkeypatch.setenv("PYTHONPATH", SOURCES)
+    monkeypatch.setenv("PYTHONPATH", SOURCES, prepend=os.pathsep)
     arguments = ["--config-file", config, f"train.output_dir={folder}"]
     arguments += ["train.eval_losses=true", "train.eval_period=3"]
     with start_training(arguments, log, threads=THREADS) as process:
@@ -158,7 +158,7 @@ def test_training_killed_and_resumed_equals_the_whole_run(
 ):
     whole = request.getfixturevalue(whole)
     folder, log = tmp_path / "killed", tmp_path / "log.txt"
-    monkeypatch.setenv("PYTHONPATH", SOURCES)
+    monkeypatch.setenv("PYTHONPATH", SOURCES, prepend=os.pathsep)
     arguments = ["--config-file", config, f"train.output_dir={folder}"]
     # Between iteration 3's line and iteration 4; the checkpoint is iteration 2's.
     with start_training([*arguments, "train.kill_at=4"], log, threads=THREADS) as process:

@@ -317,7 +317,7 @@ def test_two_networks_are_evaluated_and_either_can_be_best(tmp_path):
 
 
 def test_training_in_a_process_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", SOURCES)
+    monkeypatch.setenv("PYTHONPATH", SOURCES, prepend=os.pathsep)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = ["--config-file", CONFIG, f"train.output_dir={folder}", "train.max_iter=1"]
@@ -379,11 +379,12 @@ def test_several_gpus_on_a_cpu_machine(tmp_path, capsys):
 
 
 def torchrun(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCES}
+    path = os.pathsep.join([SOURCES, *filter(None, sys.path)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
         + ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-        + [str(ROOT / "train_net.py"), "--config-file", CONFIG, *arguments],
+        + [str(ROOT / "train_net.py"), "--config-file", CONFIG, "train.device=cpu", *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -420,7 +421,7 @@ def test_all_processes_stop_after_the_same_iteration(two_processes, tmp_path):
 
 def test_two_processes_train_as_one(two_processes, tmp_path):
     """Without dropout, whose draws differ by rank, halves of the batch give the whole's losses."""
-    one = run(tmp_path / "one", *OVERRIDES)
+    one = run(tmp_path / "one", "train.device=cpu", *OVERRIDES)
     ours, theirs = metrics(two_processes), metrics(one)
     assert ours.keys() == theirs.keys()
     assert [ours[i].pop("ranks") for i in range(6)] == [2] * 6

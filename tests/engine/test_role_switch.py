@@ -147,7 +147,8 @@ def test_a_config_loads_without_matplotlib():
         "instantiate(config.train.hooks[0]); print('matplotlib' in sys.modules)"
     )
     tests = str(Path(__file__).parents[1])
-    environment = os.environ | {"DETECTRON2_DATASETS": "nowhere", "PYTHONPATH": tests}
+    path = os.pathsep.join([tests, *filter(None, sys.path)])
+    environment = os.environ | {"DETECTRON2_DATASETS": "nowhere", "PYTHONPATH": path}
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )

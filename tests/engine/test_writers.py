@@ -106,7 +106,8 @@ def test_no_line_before_the_first_step_and_after_the_last(caplog):
     assert line(caplog, max_iter=19, lr=0.1)[0] == ""
 
 
-def test_memory_is_that_of_this_process():
+def test_memory_without_a_gpu_is_that_of_this_process(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert 2**26 < memory() < 2**40
 
 
