@@ -7,10 +7,13 @@ is trained alone on the same scenes. All trainings are equally long.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from studies.common import digits
+from studies.runner import results
 from studies.runner.definition import Method, Study
+from studies.runner.tables import markdown, mean_interval, paired, spread
 
 TINY, SMALL, WIDE = 16, 32, 48
 COP = "{_target_:lad.modeling.heads.ConditionalObjectness,channels:32,kernel_size:3}"
@@ -168,3 +171,35 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("cop", "cop/cop_no_iou_r50_1x.py", 41.2),
     ),
 }
+
+
+def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
+    """Returns the paper's AP on COCO beside ours on digit scenes, with gains over the baseline.
+
+    A row without runs is left out.
+    """
+    lines = []
+    for row in rows:
+        method = study.method(row.method)
+        runs = results.read_all(folder, method.name)
+        if not runs:
+            continue
+        networks = [run["networks"] for run in runs.values()]
+        gains = paired(results.read_all(folder, method.baseline), runs) if method.baseline else {}
+        lines.append(
+            [
+                method.name,
+                paper_ap(row),
+                spread([x["student"]["AP"] for x in networks]),
+                spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
+                mean_interval([*gains.values()]) if gains else "",
+                str(len(runs)),
+            ]
+        )
+    header = ["method", "AP, paper (COCO)", "AP here (digits)", "second network", "gain", "seeds"]
+    return markdown(header, lines)
+
+
+def paper_ap(row: Row) -> str:
+    """Returns the paper's AP of one or two networks."""
+    return f"{row.paper:.1f}" if row.second is None else f"{row.paper:.1f}, {row.second:.1f}"

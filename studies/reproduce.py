@@ -19,10 +19,9 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lad.engine.config import shipped_config
-from studies.digits_paper import TABLES, Row, study
-from studies.runner import results
+from studies.digits_paper import TABLES, Row, paper_ap, paper_table, study
 from studies.runner.jobs import Runner
-from studies.runner.tables import markdown, mean_interval, paired, spread
+from studies.runner.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,33 +52,11 @@ def main() -> int:
             names = [row.method for row in rows]
             names += [study.method(name).baseline for name in names]
             runner.run_all([name for name in names if name], args.seeds, args.workers)
-        print(digits_table(rows, runner.results))
+        print(paper_table(rows, runner.results))
     except (OSError, RuntimeError, ValueError) as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def digits_table(rows: tuple[Row, ...], folder: Path) -> str:
-    """Returns the paper's AP on COCO beside ours on digit scenes, with gains over the baseline."""
-    lines = []
-    for row in rows:
-        method = study.method(row.method)
-        runs = results.read_all(folder, method.name)
-        networks = [run["networks"] for run in runs.values()]
-        gains = paired(results.read_all(folder, method.baseline), runs) if method.baseline else {}
-        lines.append(
-            [
-                method.name,
-                ours_and_second(row.paper, row.second),
-                spread([x["student"]["AP"] for x in networks]),
-                spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
-                mean_interval([*gains.values()]) if gains else "",
-                str(len(runs)),
-            ]
-        )
-    header = ["method", "AP, paper (COCO)", "AP here (digits)", "second network", "gain", "seeds"]
-    return markdown(header, lines)
 
 
 def coco_row(row: Row) -> str:
@@ -117,13 +94,8 @@ def coco_table(rows: tuple[Row, ...]) -> str:
         if file.is_file():
             figures = json.loads(file.read_text())["figures"]
             ours = ", ".join(f"{x['bbox']['AP']:.1f}" for x in figures.values() if "bbox" in x)
-        lines.append([row.config, ours_and_second(row.paper, row.second), ours])
+        lines.append([row.config, paper_ap(row), ours])
     return markdown(["config", "AP (paper)", "AP (ours)"], lines)
-
-
-def ours_and_second(first: float, second: float | None) -> str:
-    """Returns one or two APs."""
-    return f"{first:.1f}" if second is None else f"{first:.1f}, {second:.1f}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 import studies.__main__ as command
 from lad.engine.config import CONFIGS
-from studies import STUDIES, reproduce
+from studies import STUDIES, digits_paper, reproduce
 from studies.runner import jobs, results, tables
 from studies.runner.definition import Method, Study
 from studies.runner.jobs import Runner
@@ -231,6 +231,22 @@ def test_pages_get_the_tables_of_the_stored_runs(runner):
         refreshed(page, {}, runner.results.parent)
 
 
+def test_a_table_of_some_methods_in_the_order_of_the_page(runner):
+    store(runner, "paa", 1.0)
+    store(runner, "lad", 3.0)
+    store(runner, "teacher", 5.0)
+    studies = {"small": STUDY}
+    page = "<!-- study: small summary lad -->\n<!-- end of study -->"
+    with pytest.raises(ValueError, match="baseline 'paa' of 'lad' is no method before it"):
+        refreshed(page, studies, runner.results.parent)
+    new = refreshed(page.replace("lad", "paa lad"), studies, runner.results.parent)
+    assert [line[:6] for line in new.splitlines()[3:5]] == ["| paa ", "| lad "]
+    assert "teacher" not in new
+    assert refreshed(new, studies, runner.results.parent) == new
+    with pytest.raises(ValueError, match="study small has no method 'pa'"):
+        refreshed(page.replace("lad", "pa"), studies, runner.results.parent)
+
+
 def test_plot_of_stored_runs(runner, tmp_path):
     store(runner, "paa", 1.0, 2.0)
     store(runner, "lad", 2.0, 4.0)
@@ -271,10 +287,10 @@ def test_table_of_the_paper_on_digits_by_hand(tmp_path):
     for name, aps in (("paa_wide", (10.0, 20.0)), ("lad_wide_from_small", (11.0, 23.0))):
         for seed, ap in enumerate(aps):
             results.store(results.path(folder, name, seed), run_of(ap))
-    lines = reproduce.digits_table(rows, folder).splitlines()[2:]
+    lines = digits_paper.paper_table(rows, folder).splitlines()[2:]
     assert lines[0] == "| paa_wide | 42.6 | 15.0 ± 7.1 |  |  | 2 |"
-    assert lines[1] == "| kl_wide_from_small | 40.4 |  |  |  | 0 |"
-    assert lines[2] == "| lad_wide_from_small | 43.3 | 17.0 ± 8.5 |  | +2.0 (-10.7 to +14.7) | 2 |"
+    # Rows without runs are left out.
+    assert lines[1] == "| lad_wide_from_small | 43.3 | 17.0 ± 8.5 |  | +2.0 (-10.7 to +14.7) | 2 |"
 
 
 def test_table_of_the_paper_on_coco_names_commands_and_what_they_need(

@@ -3,19 +3,26 @@
 <!-- study: digits_short summary -->
 | method | ...
 <!-- end of study -->
+
+Names of methods behind the table leave out the others. Of digits_paper the LAD paper's tables can
+be named too, such as table2.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from studies import digits_paper
 from studies.runner.definition import Study
 from studies.runner.tables import TABLES
 
 MARK = re.compile(
-    r"<!-- study: (?P<study>\S+) (?P<table>\S+) -->\n(?P<text>.*?)<!-- end of study -->", re.DOTALL
+    r"(?P<mark><!-- study: (?P<study>\S+) (?P<table>\S+)(?P<methods>( \S+)*) -->)\n"
+    r"(?P<text>.*?)<!-- end of study -->",
+    re.DOTALL,
 )
 
 
@@ -23,16 +30,28 @@ def refreshed(text: str, studies: Mapping[str, Study], root: Path) -> str:
     """Returns a page with its tables made anew from the stored runs.
 
     Raises:
-        ValueError: if a mark names a study or a table that does not exist.
+        ValueError: if a mark names a study, a table or a method that does not exist.
     """
     return MARK.sub(lambda match: _refreshed(match, studies, root), text)
 
 
 def _refreshed(match: re.Match, studies: Mapping[str, Study], root: Path) -> str:
     name, table = match["study"], match["table"]
-    for kind, value, known in (("study", name, studies), ("table", table, TABLES)):
+    tables: dict[str, Callable[[Study, Path], str]] = {**TABLES}
+    if name == digits_paper.study.name:
+        tables |= {key: _paper_table(rows) for key, rows in digits_paper.TABLES.items()}
+    for kind, value, known in (("study", name, studies), ("table", table, tables)):
         if value not in known:
             raise ValueError(f"there is no {kind} {value!r}: choose from {', '.join(known)}")
-    make: Callable[[Study, Path], str] = TABLES[table]
-    text = make(studies[name], root / name)
-    return f"<!-- study: {name} {table} -->\n{text}\n<!-- end of study -->"
+    study = studies[name]
+    if methods := match["methods"].split():
+        chosen = (study.method(x) for x in methods)
+        # What they start from may be left out.
+        chosen = (replace(x, teacher="", student_init="") for x in chosen)
+        study = replace(study, methods=tuple(chosen))
+    text = tables[table](study, root / name)
+    return f"{match['mark']}\n{text}\n<!-- end of study -->"
+
+
+def _paper_table(rows: tuple[digits_paper.Row, ...]) -> Callable[[Study, Path], str]:
+    return lambda _, folder: digits_paper.paper_table(rows, folder)
