@@ -33,7 +33,7 @@ COMMAND = re.compile(r"    (?:[A-Z_]+=\S+ )*(\S+)")
 PROGRAMS = ("python", "torchrun", "lad", "make", "pip", "python3")
 # Commands that are not run, and why.
 LEFT_OUT = {
-    r"^make |^pip |-m venv |install_detectron2": "installs, or is what CI runs",
+    r"^make |(^|/)pip |-m venv |install_detectron2": "installs, or is what CI runs",
     r"tools/(check_configs|study|reproduce|benchmark|probe_faults)\.py": (
         "long; tests run it on a small scale"
     ),
