@@ -44,6 +44,7 @@ def test_pages_have_commands():
     ("text", "outcome"),
     [
         ("make demo", "left out: installs"),
+        (".venv/bin/pip uninstall -y detectron2", "left out: installs"),
         ("python train_net.py --config-file configs/paa/r50_1x.py --num-gpus 8", "checked"),
         ("python train_net.py --config-file configs/paa/no.py", "FAILED: --config-file "),
         ("python train_net.py --config-file configs/paa/r50_1x.py train.no=1", "FAILED: unknown"),
