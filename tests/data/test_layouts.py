@@ -98,6 +98,13 @@ def test_coco_of_one_file_and_of_foreign_paths(tmp_path):
     assert boxes(read_coco(tmp_path, stop)) == {"1.jpg": [("cat", BOX)]}
 
 
+def test_coco_in_a_folder_whose_path_is_relative(tmp_path, monkeypatch):
+    file = tmp_path / "data/annotations/train.json"
+    write_coco(file, tmp_path / "data/images", {"1.jpg": [(1, BOX)]}, {1: "cat"})
+    monkeypatch.chdir(tmp_path)
+    assert boxes(read_coco(Path("data"), stop)) == {"1.jpg": [("cat", BOX)]}
+
+
 def test_two_files_of_a_split(tmp_path):
     for name in ("train_a", "train_b"):
         write_coco(tmp_path / f"annotations/{name}.json", tmp_path, {"1.jpg": []}, {1: "cat"})

@@ -198,6 +198,7 @@ def _coco_objects(
 
 def _find_image(name: str, folders: Sequence[Path], root: Path) -> Path | None:
     """Returns the first file of that name in one of the folders, and not outside the data."""
+    root = Path(os.path.abspath(root))
     # Tools write file names with folders that only they have.
     for candidate in dict.fromkeys([name, re.split(r"[/\\]", name)[-1]]):
         for folder in folders:

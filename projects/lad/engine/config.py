@@ -14,6 +14,7 @@ from detectron2.config import LazyConfig, instantiate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lad.engine.keys import is_read, known_keys, parameters, unknown_key, unknown_keys
 from lad.engine.targets import UnsafeConfig, check_targets, read_yaml, unsafe_values
@@ -200,7 +201,10 @@ def _apply_override(config: DictConfig, text: str, known: dict[str, str] | None)
         # Another part, without the old one's keys.
         OmegaConf.update(config, key, value, merge=False)
     else:
-        LazyConfig.apply_overrides(config, [text])
+        try:
+            LazyConfig.apply_overrides(config, [text])
+        except OmegaConfBaseException as error:
+            raise ValueError(f"override {text!r}: {_first_line(error)}") from error
     if known is not None:
         try:
             check_targets(config, known)
