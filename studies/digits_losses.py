@@ -1,7 +1,7 @@
 """The field's distillation losses on digit scenes: alone, and on top of LAD."""
 
 from studies.common import SHORT, TEACHER, digits
-from studies.runner.definition import Method, Study
+from studies.runner.definition import Study
 
 LOSSES = ("pkd", "bckd", "crosskd", "pgd")
 
@@ -19,7 +19,7 @@ study = Study(
             for base in ("paa", "lad")
             for loss in LOSSES
         ),
-        Method("gfl_teacher", "digits/gfl_teacher.py", TEACHER.overrides, seeds=TEACHER.seeds),
+        digits("gfl_teacher", *TEACHER.overrides, seeds=TEACHER.seeds),
         digits("gfl"),
         digits("gfl_ld", teacher="gfl_teacher", baseline="gfl"),
         digits("gfl_lad", teacher="gfl_teacher", baseline="gfl"),

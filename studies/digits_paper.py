@@ -174,16 +174,11 @@ TABLES: dict[str, tuple[Row, ...]] = {
 
 
 def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
-    """Returns the paper's AP on COCO beside ours on digit scenes, with gains over the baseline.
-
-    A row without runs is left out.
-    """
+    """Returns the paper's AP on COCO beside ours on digit scenes, with gains over the baseline."""
     lines = []
     for row in rows:
         method = study.method(row.method)
         runs = results.read_all(folder, method.name)
-        if not runs:
-            continue
         networks = [run["networks"] for run in runs.values()]
         gains = paired(results.read_all(folder, method.baseline), runs) if method.baseline else {}
         lines.append(

@@ -76,24 +76,24 @@ class Runner:
         jobs = [job for job in jobs if not self.is_stored(*job)]
         sources = self.sources([method for method, _ in jobs])
         jobs = [*sources, *(job for job in jobs if job not in sources)]
-        with ThreadPoolExecutor(workers) as pool:
-            running: set[Future] = set()
-            try:
-                while jobs or running:
-                    ready = [job for job in jobs if not self.sources([job[0]])]
-                    running |= {pool.submit(self.run, *job) for job in ready}
-                    jobs = [job for job in jobs if job not in ready]
-                    if not running:
-                        names = ", ".join(dict.fromkeys(method.name for method, _ in jobs))
-                        raise RuntimeError(
-                            f"{names}: another process trains the weights to start from; when it "
-                            "has finished, run this again"
-                        )
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        pool = ThreadPoolExecutor(workers)
+        running: set[Future] = set()
+        try:
+            while jobs or running:
+                ready = [job for job in jobs if not self.sources([job[0]])]
+                running |= {pool.submit(self.run, *job) for job in ready}
+                jobs = [job for job in jobs if job not in ready]
+                if not running:
+                    names = ", ".join(dict.fromkeys(method.name for method, _ in jobs))
+                    raise RuntimeError(
+                        f"{names}: another process trains the weights to start from; when it has "
+                        "finished, run this again"
+                    )
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def is_stored(self, method: Method, seed: int) -> bool:
         """Returns whether a run need not be trained, because this or another study has stored it.

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from detectron2.data import detection_utils
 from PIL import Image
@@ -24,9 +25,11 @@ def test_8_bit_images_are_read_as_detectron2_reads_them(tmp_path, mode, suffix, 
     path = str(tmp_path / f"a.{suffix}")
     try:
         Image.fromarray(COLORS).convert(mode).save(path)
-        expected = detection_utils.read_image(path, format)
     except OSError:
-        pytest.skip("this format has no such mode, or Pillow before 12.3 cannot read what it wrote")
+        pytest.skip("this format has no such mode")
+    if (mode, suffix) == ("YCbCr", "tif") and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the YCbCr TIFF that it writes")
+    expected = detection_utils.read_image(path, format)
     assert np.array_equal(read_image(path, format), expected)
 
 

@@ -123,6 +123,7 @@ def _read_coco(
     image_folders: Callable[[Path], list[Path]],
     report: Report,
 ) -> Layout:
+    root = Path(os.path.abspath(root))  # as `_find_image` compares it
     contents = {path: _right_entries(path, report) for path in files.values()}
     if name == "Roboflow COCO":
         _drop_unused_category(contents.values())
@@ -198,7 +199,6 @@ def _coco_objects(
 
 def _find_image(name: str, folders: Sequence[Path], root: Path) -> Path | None:
     """Returns the first file of that name in one of the folders, and not outside the data."""
-    root = Path(os.path.abspath(root))
     # Tools write file names with folders that only they have.
     for candidate in dict.fromkeys([name, re.split(r"[/\\]", name)[-1]]):
         for folder in folders:

@@ -197,14 +197,14 @@ def _apply_override(config: DictConfig, text: str, known: dict[str, str] | None)
     if not key:
         raise ValueError(f"override {text!r}: write path.key=value")
     _check_override(config, key, value)
-    if isinstance(value, Mapping) and "_target_" in value:
-        # Another part, without the old one's keys.
-        OmegaConf.update(config, key, value, merge=False)
-    else:
-        try:
+    try:
+        if isinstance(value, Mapping) and "_target_" in value:
+            # Another part, without the old one's keys.
+            OmegaConf.update(config, key, value, merge=False)
+        else:
             LazyConfig.apply_overrides(config, [text])
-        except OmegaConfBaseException as error:
-            raise ValueError(f"override {text!r}: {_first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"override {text!r}: {_first_line(error)}") from error
     if known is not None:
         try:
             check_targets(config, known)
