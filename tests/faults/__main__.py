@@ -9,6 +9,7 @@ silently wrong, ended in a traceback, or lost a run.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -27,6 +28,8 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.groups) - set(GROUPS):
         parser.error(f"unknown groups {sorted(unknown)}: choose from {', '.join(GROUPS)}")
+    # A shell's background jobs ignore Ctrl-C, and what they start would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     counts: Counter[Outcome] = Counter()
     for case in CASES:
         if args.groups and case.group not in args.groups:

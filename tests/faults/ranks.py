@@ -17,6 +17,7 @@ import torch
 from faults import toy
 from faults.case import Case, Lost, Outcome
 from faults.checkpoint import cases as table_cases
+from lad.data.digits import DigitScenesSpec, write_digit_scenes
 
 ROOT = Path(__file__).parents[2]
 COLAD = ROOT / "tests/engine/detector_config.py"
@@ -55,11 +56,11 @@ def finish(process: subprocess.Popen, folder: Path, status: int | None = 0) -> s
     return text
 
 
-def close(first: Path, second: Path) -> None:
+def close(first: Path, second: Path, atol: float = 1e-6) -> None:
     """Checks that two final checkpoints have the same weights, but for rounding."""
     a, b = (torch.load(x / "model_final.pth", weights_only=True)["model"] for x in (first, second))
     for name in a.keys() - {"calls"}:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=atol)
 
 
 # Dropout draws differ between one process and several.
@@ -90,6 +91,34 @@ def elastic(folder: Path, before: int, after: int) -> Outcome:
     finish(start(run, *SAME, "--resume", ranks=after), run)
     finish(start(whole, *SAME), whole)
     close(run, whole)
+    return Outcome.CORRECT
+
+
+# Batch norm's statistics are those of a process' images.
+NO_STATISTICS = tuple(
+    f"model.{network}.backbone.{key}"
+    for network in ("student", "teacher")
+    for key in ("bottom_up.norm=FrozenBN", "norm=GN")
+)
+
+
+def unreadable(folder: Path, number: int) -> Outcome:
+    """Some images are cut off: two processes train on the same others as one, or both end."""
+    digits = folder / "tiny_digits"
+    write_digit_scenes(digits, DigitScenesSpec(image_size=96, num_train=12, num_val=4))
+    for path in sorted((digits / "train").glob("*.png"))[:number]:
+        path.write_bytes(path.read_bytes()[:200])
+    runs = {ranks: folder / f"run{ranks}" for ranks in (1, 2)}
+    status = 0 if number == 1 else 1  # one image may always be unreadable
+    for ranks, run in runs.items():
+        text = finish(start(run, *NO_STATISTICS, ranks=ranks, config=COLAD), run, status=status)
+        if status:
+            lines = [x for x in text.splitlines() if "training images cannot be read" in x]
+            assert len(lines) == 1 and "Exception during training" not in text, text[-5000:]
+            assert (run / "last_checkpoint").is_file(), "the steps before are lost"
+    if status:
+        return Outcome.ONE_LINE
+    close(*runs.values(), atol=1e-4)  # AdamW divides by gradients that are nearly 0
     return Outcome.CORRECT
 
 
@@ -153,6 +182,7 @@ def cases(text: str, work, table: dict) -> list[Case]:
 CASES = [
     *cases("killed rank", rank_killed, {"of 2": (2,), "of 4": (4,)}),
     *cases("resume on other processes", elastic, {"1 to 2": (1, 2), "2 to 1": (2, 1)}),
+    *cases("unreadable images in 1 and 2 processes", unreadable, {"1": (1,), "3": (3,)}),
     *cases("kill a CoLAD at random moments", colad_killed, {str(i): (i,) for i in range(10)}),
     *cases("long CoLAD", long_run, {"2000 iterations": (2000,)}),
 ]
