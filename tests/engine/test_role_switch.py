@@ -78,6 +78,14 @@ def test_a_role_is_forced_for_the_first_iterations_only(tmp_path, role):
     assert trainer.model.roles.forced is None
 
 
+def test_own_labels_for_the_first_iterations_are_no_decision(tmp_path):
+    hook = RoleSwitchHook(output_dir=str(tmp_path), force="own", force_iterations=2)
+    logged = run(make_trainer(hook), 3)
+    assert ["switch/student_taught" in row for row in logged] == [False, False, True]
+    taught = logged[2]["switch/student_taught"]
+    assert logged[2]["switch/student_share"] == taught, "the mean over the decisions alone"
+
+
 def test_a_batch_without_objects_is_not_counted(tmp_path):
     logged = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 5)
     assert "switch/student_taught" not in logged[4]

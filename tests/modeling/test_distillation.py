@@ -114,6 +114,21 @@ def test_colad_uses_the_costs_of_the_network_that_teaches(role):
     assert bool(model.roles.student_teaches) is role and model.roles.record is not None
 
 
+@pytest.mark.parametrize("batch", [BATCH, EMPTY])
+def test_own_labels_train_each_network_as_if_alone(batch):
+    pair = networks()
+    colad, lad = CoLAD(**pair, switch=switch()), LAD(**pair, switch=switch())
+    expected = {name: network.train()(batch) for name, network in pair.items()}
+    colad.roles.own_labels = lad.roles.own_labels = True
+    losses, of_student = colad(batch), lad(batch)
+    for name, alone in expected.items():
+        for key, value in alone.items():
+            torch.testing.assert_close(losses[f"{name}/{key}"], value)
+    for key, value in expected["student"].items():
+        torch.testing.assert_close(of_student[key], value)
+    assert colad.roles.record is None, "nothing was decided"
+
+
 @pytest.mark.parametrize("scope", ["iteration", "image", "object", "level"])
 @pytest.mark.parametrize("indicator", [StdMean(), Fisher()])
 def test_every_scope_and_indicator_trains_also_without_objects(scope, indicator):

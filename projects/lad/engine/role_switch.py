@@ -24,7 +24,9 @@ class RoleSwitchHook(ModelHook):
 
     Args:
         output_dir: folder of metrics.json, and of ``roles.png`` after the training.
-        force: "student" or "teacher" teaches in the first iterations; None leaves it to the switch.
+        force: what happens in the first iterations: "student" or "teacher" teaches, or each network
+            is trained on its "own" labels (CoLAD's both, LAD's student); None leaves it to the
+            switch.
         force_iterations: number of these iterations.
 
     Raises:
@@ -32,11 +34,12 @@ class RoleSwitchHook(ModelHook):
     """
 
     def __init__(self, *, output_dir: str, force: str | None = None, force_iterations: int = 0):
-        if force not in (None, *NETWORKS):
-            raise ValueError(f"force={force!r}: choose 'student', 'teacher' or None")
+        if force not in (None, "own", *NETWORKS):
+            raise ValueError(f"force={force!r}: choose 'student', 'teacher', 'own' or None")
         if force_iterations and force is None:
             raise ValueError(
-                f"force_iterations={force_iterations} needs force: choose 'student' or 'teacher'"
+                f"force_iterations={force_iterations} needs force: choose 'student', 'teacher' or "
+                "'own'"
             )
         self.output_dir = output_dir
         self.force = force
@@ -53,10 +56,11 @@ class RoleSwitchHook(ModelHook):
         return _roles_of(unwrap(self.trainer.model))
 
     def before_step(self) -> None:
-        """Forces the role, or lets the switch decide."""
+        """Forces the role or the networks' own labels, or lets the switch decide."""
         roles = self._roles
-        forced = self.trainer.iter < self.force_iterations
-        roles.forced = self.force == "student" if forced else None
+        force = self.force if self.trainer.iter < self.force_iterations else None
+        roles.forced = force == "student" if force in NETWORKS else None
+        roles.own_labels = force == "own"
         roles.record = None
 
     def after_step(self) -> None:

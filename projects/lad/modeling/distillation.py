@@ -279,8 +279,11 @@ class LAD(Distillation):
     def assign(self, outputs: Outputs, targets: Targets) -> Assignment:
         """Returns the labels from the teacher's costs, or from those that the switch chooses.
 
-        The student's assigner computes both networks' costs, so they are comparable.
+        The student's assigner computes both networks' costs, so they are comparable. While
+        `Roles.own_labels` is set, the labels are the student's own.
         """
+        if self.roles is not None and self.roles.own_labels:
+            return self.student.assign(outputs.student.predictions, targets)
         student, teacher = outputs
         assert self.student.assigner is not None and teacher is not None
         assigner, anchors = self.student.assigner, student.predictions.anchors
@@ -315,7 +318,8 @@ class LAD(Distillation):
 class CoLAD(LAD):
     """Collaborative LAD: both networks are trained on the assignment that the switch chooses.
 
-    Distillation losses train the student; the teacher learns from the assignment alone.
+    While `Roles.own_labels` is set, each is trained on its own. Distillation losses train the
+    student; the teacher learns from the assignment alone.
     """
 
     trains_teacher = True
@@ -332,11 +336,14 @@ class CoLAD(LAD):
         self, outputs: Outputs, assignment: Assignment | None, targets: Targets
     ) -> dict[str, Tensor]:
         """Returns both networks' losses, named ``student/...`` and ``teacher/...``."""
-        assert assignment is not None
+        assert assignment is not None and outputs.teacher is not None and self.roles is not None
+        labels = {"student": assignment, "teacher": assignment}
+        if self.roles.own_labels:
+            labels["teacher"] = self.student.assign(outputs.teacher.predictions, targets)
         losses = {}
         for name, output in zip(NETWORKS, outputs, strict=True):
             assert output is not None
-            own = output.network.losses(output.predictions, assignment, targets)
+            own = output.network.losses(output.predictions, labels[name], targets)
             losses.update({f"{name}/{key}": loss for key, loss in own.items()})
         return losses
 

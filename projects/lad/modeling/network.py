@@ -32,6 +32,7 @@ class Roles:
 
     Attributes:
         forced: True (the student) or False (the teacher) overrides the next decisions.
+        own_labels: without a decision, each network is trained on its own labels.
         student_teaches: scope iteration's last decision.
         record: of the last step.
     """
@@ -39,6 +40,7 @@ class Roles:
     def __init__(self, switch: RoleSwitch):
         self.switch = switch
         self.forced: bool | None = None
+        self.own_labels = False
         self.student_teaches: bool | Tensor = False
         self.record: SwitchRecord | None = None
 
