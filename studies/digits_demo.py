@@ -1,0 +1,21 @@
+"""What `make demo` trains, over more seeds: a tiny student alone and with a wide teacher."""
+
+from studies.common import TEACHER, digits
+from studies.digits_paper import TINY, width
+from studies.runner.definition import Study
+
+STUDENT = width(TINY, "model.student")
+
+study = Study(
+    name="demo",
+    question="faster",
+    overrides=("train.max_iter=500",),
+    seeds=(0, 1, 2, 3, 4),
+    evaluations=1,
+    methods=(
+        TEACHER,
+        digits("paa", width(TINY)),
+        digits("lad", STUDENT, teacher="teacher", baseline="paa"),
+        digits("solad", STUDENT, teacher="teacher", baseline="paa"),
+    ),
+)
