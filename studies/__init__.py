@@ -1,6 +1,14 @@
 """Experiments that compare methods over seeds: one file each; tools/study.py runs them."""
 
-from studies import digits_demo, digits_lgd, digits_losses, digits_paper, digits_short, pcb
+from studies import (
+    digits_colad,
+    digits_demo,
+    digits_lgd,
+    digits_losses,
+    digits_paper,
+    digits_short,
+    pcb,
+)
 
-_ALL = (digits_demo, digits_short, digits_losses, digits_lgd, digits_paper, pcb)
+_ALL = (digits_demo, digits_colad, digits_short, digits_losses, digits_lgd, digits_paper, pcb)
 STUDIES = {x.study.name: x.study for x in _ALL}

@@ -34,6 +34,7 @@ from studies.runner.tables import paired
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output")
 SEED = 0
+METHODS = [study.method(name) for name in ("teacher", "paa", "lad", "solad")]
 PICTURES = 6
 
 
@@ -53,7 +54,7 @@ def main() -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    folders = {method.name: runner.folder(method, SEED) for method in study.methods}
+    folders = {method.name: runner.folder(method, SEED) for method in METHODS}
     for name, run in folders.items():
         draw(run, folder / name)
     logs = {name: run / "metrics.json" for name, run in folders.items()}
@@ -71,13 +72,13 @@ def train(runner: Runner) -> None:
     """
     for split in ("train", "val"):
         get_dataset_dicts(names=f"digits_{split}")  # generated on first use, with its own bar
-    folders = {runner.folder(x, SEED): runner.config(x).train.max_iter for x in study.methods}
+    folders = {runner.folder(x, SEED): runner.config(x).train.max_iter for x in METHODS}
     with (
         ThreadPoolExecutor(1) as pool,
         tqdm(total=sum(folders.values()), unit="it", dynamic_ncols=True) as progress,
         redirect_stdout(DummyTqdmFile(sys.stdout)),
     ):
-        names = [method.name for method in study.methods]
+        names = [method.name for method in METHODS]
         trainings = pool.submit(runner.run_all, names, [SEED], workers=2)
         try:
             while not trainings.done():
@@ -118,7 +119,7 @@ def comparison(here: Path, stored: Path) -> str:
         stored: results of the same trainings with several seeds.
     """
     lines = [f"{'':10}{'AP':>8}{'AP50':>8}{'AP75':>8}{'gain':>8}   gain over seeds"]
-    for method in study.methods:
+    for method in METHODS:
         student = results.read_all(here, method.name)[SEED]["networks"]["student"]
         line = f"{method.name:10}"
         line += "".join(f"{student[key]:8.1f}" for key in ("AP", "AP50", "AP75"))
