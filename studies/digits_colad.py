@@ -7,9 +7,9 @@ from studies.common import SHORT, digits
 from studies.runner.definition import Method, Study
 
 
-def colad(name: str, *overrides: str) -> Method:
+def colad(name: str, *overrides: str, seeds: tuple[int, ...] | None = None) -> Method:
     """CoLAD with std/mean and one decision per iteration."""
-    return digits(name, *overrides, config="colad_stdmean", baseline="paa")
+    return digits(name, *overrides, config="colad_stdmean", baseline="paa", seeds=seeds)
 
 
 def force(role: str, iterations: int) -> tuple[str, str]:
@@ -28,5 +28,6 @@ study = Study(
         digits("paa_wide", "model.backbone.bottom_up.width=48", config="paa"),
         colad("colad"),
         colad("colad_own100", *force("own", 100)),
+        colad("colad_teacher100", *force("teacher", 100), seeds=(1, 2, 3)),
     ),
 )

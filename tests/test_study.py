@@ -264,7 +264,8 @@ def test_unknown_names_are_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main()
     assert stop.value.code == 2
-    assert "unknown study 'digits': choose from digits_short" in capsys.readouterr().err
+    known = ", ".join(STUDIES)
+    assert f"unknown study 'digits': choose from {known}" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["study.py", "digits_short", "pa"])
     assert command.main() == 1
     assert "study digits_short has no method 'pa': choose from teacher, paa" in (
