@@ -4,11 +4,21 @@ from studies import (
     digits_colad,
     digits_demo,
     digits_lgd,
+    digits_long,
     digits_losses,
     digits_paper,
     digits_short,
     pcb,
 )
 
-_ALL = (digits_demo, digits_colad, digits_short, digits_losses, digits_lgd, digits_paper, pcb)
+_ALL = (
+    digits_demo,
+    digits_colad,
+    digits_short,
+    digits_losses,
+    digits_lgd,
+    digits_paper,
+    digits_long,
+    pcb,
+)
 STUDIES = {x.study.name: x.study for x in _ALL}

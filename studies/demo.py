@@ -28,6 +28,7 @@ from lad.metrics import read_metrics, series
 from lad.visualize import draw_detections, plot_curves
 from studies.digits_demo import study
 from studies.runner import results
+from studies.runner.definition import Method
 from studies.runner.jobs import Runner
 from studies.runner.tables import paired
 
@@ -54,6 +55,9 @@ def main() -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: stopped; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
     folders = {method.name: runner.folder(method, SEED) for method in METHODS}
     for name, run in folders.items():
         draw(run, folder / name)
@@ -124,18 +128,17 @@ def comparison(here: Path, stored: Path) -> str:
         line = f"{method.name:10}"
         line += "".join(f"{student[key]:8.1f}" for key in ("AP", "AP50", "AP75"))
         if method.baseline:
-            gains, known = (
-                [
-                    *paired(
-                        results.read_all(x, method.baseline), results.read_all(x, method.name)
-                    ).values()
-                ]
-                for x in (here, stored)
-            )
-            line += f"{gains[0]:+8.1f}   {statistics.mean(known):+.1f}, "
+            known = gains(stored, method)
+            line += f"{gains(here, method)[0]:+8.1f}   {statistics.mean(known):+.1f}, "
             line += f"from {min(known):+.1f} to {max(known):+.1f} ({len(known)} seeds)"
         lines.append(line)
     return "\n".join(lines)
+
+
+def gains(folder: Path, method: Method) -> list[float]:
+    """Returns what a method gains over its baseline in AP, by seed."""
+    plain, other = (results.read_all(folder, name) for name in (method.baseline, method.name))
+    return [*paired(plain, other).values()]
 
 
 if __name__ == "__main__":
