@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 
 import torch
 from detectron2.config import instantiate
@@ -91,17 +92,18 @@ def main() -> None:
     parser.add_argument("checkpoint", help="of configs/digits/teacher.py")
     parser.add_argument("overrides", nargs="*", help="of configs/digits/colad_stdmean.py")
     args = parser.parse_args()
-    overrides = ["train.max_iter=400", "train.eval_period=0", *args.overrides]
-    config = load_config("digits/colad_stdmean.py", overrides)
-    trained = instantiate(load_config("digits/teacher.py").model).eval()
-    load_weights(trained, args.checkpoint)
-    seed_all_rng(config.train.seed)
-    model: nn.Module = build(config, "model")
-    trainer, _ = build_trainer(config, model, StopSignals(), dry_run=True)
-    loader = iter(build(config, "dataloader.train"))
-    hook = LabelAgreement(trained, [next(loader) for _ in range(BATCHES)])
-    trainer.register_hooks([hook])
-    trainer.train(0, config.train.max_iter)
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = ["train.max_iter=400", "train.eval_period=0", f"train.output_dir={folder}"]
+        config = load_config("digits/colad_stdmean.py", [*overrides, *args.overrides])
+        trained = instantiate(load_config("digits/teacher.py").model).eval()
+        load_weights(trained, args.checkpoint)
+        seed_all_rng(config.train.seed)
+        model: nn.Module = build(config, "model")
+        trainer, _ = build_trainer(config, model, StopSignals())
+        loader = iter(build(config, "dataloader.train"))
+        hook = LabelAgreement(trained, [next(loader) for _ in range(BATCHES)])
+        trainer.register_hooks([hook])
+        trainer.train(0, config.train.max_iter)
     header = ["iteration", "student, second", "student, trained", "second, trained"]
     print(markdown([*header, "training's, trained"], hook.rows))
 
