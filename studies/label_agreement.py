@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lad.checkpoint import load_weights
 from lad.engine.build import build_trainer
-from lad.engine.config import build, load_config
+from lad.engine.config import build, load_config, user_errors
 from lad.engine.hooks import unwrap
 from lad.engine.signals import StopSignals
 from lad.modeling.batch import ground_truth
@@ -94,12 +94,13 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["train.max_iter=400", "train.eval_period=0", f"train.output_dir={folder}"]
-        config = load_config("digits/colad_stdmean.py", [*overrides, *args.overrides])
-        trained = instantiate(load_config("digits/teacher.py").model).eval()
-        load_weights(trained, args.checkpoint)
-        seed_all_rng(config.train.seed)
-        model: nn.Module = build(config, "model")
-        trainer, _ = build_trainer(config, model, StopSignals())
+        with user_errors():
+            config = load_config("digits/colad_stdmean.py", [*overrides, *args.overrides])
+            trained = instantiate(load_config("digits/teacher.py").model).eval()
+            load_weights(trained, args.checkpoint)
+            seed_all_rng(config.train.seed)
+            model: nn.Module = build(config, "model")
+            trainer, _ = build_trainer(config, model, StopSignals())
         loader = iter(build(config, "dataloader.train"))
         hook = LabelAgreement(trained, [next(loader) for _ in range(BATCHES)])
         trainer.register_hooks([hook])
