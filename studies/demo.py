@@ -1,7 +1,8 @@
-"""Trains a teacher on digit scenes, then a student alone and with the teacher, and compares them.
+"""Trains a teacher and a student alone on digit scenes, then the student with the teacher.
 
-Two trainings run at a time, each with one thread. Pictures and curves go to output/demo/. An
-interrupted training is resumed; a finished one is not repeated. Remove output/demo to start again.
+It compares the student alone, with LAD and with SoLAD. Two trainings run at a time, each with one
+thread. Pictures, curves and results go to output/demo/. An interrupted training is resumed; a
+finished one is not repeated. Remove output/demo to start again.
 """
 
 from __future__ import annotations
@@ -46,25 +47,19 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     start = time.time()
-    folder = OUTPUT / study.name
-    runner = Runner(study, folder / "results", OUTPUT, Path("datasets"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    runner = Runner(study, OUTPUT / study.name / "results", OUTPUT, Path("datasets"))
     try:
         train(runner)
+        show(runner)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("demo: stopped; the same command goes on", file=sys.stderr)
         return 128 + signal.SIGINT
-    folders = {method.name: runner.folder(method, SEED) for method in METHODS}
-    for name, run in folders.items():
-        draw(run, folder / name)
-    logs = {name: run / "metrics.json" for name, run in folders.items()}
-    plot_curves(logs, ["total_loss"], folder / "loss.png", "training loss")
-    print(f"\n{comparison(runner.results, ROOT / 'docs/results' / study.name)}")
-    print(f"\n{time.time() - start:.0f} seconds; pictures and curves: {folder}/*.png")
+    print(f"\n{time.time() - start:.0f} seconds")
     return 0
 
 
@@ -72,7 +67,7 @@ def train(runner: Runner) -> None:
     """Trains what has not been trained, with a progress bar over all iterations.
 
     Raises:
-        RuntimeError: if a training fails.
+        RuntimeError: if a training fails, or another process trains one.
     """
     for split in ("train", "val"):
         get_dataset_dicts(names=f"digits_{split}")  # generated on first use, with its own bar
@@ -92,6 +87,21 @@ def train(runner: Runner) -> None:
         finally:
             runner.terminate()
         trainings.result()
+    for method in METHODS:
+        if not results.path(runner.results, method.name, SEED).is_file():
+            raise RuntimeError(f"another process trains {runner.folder(method, SEED)}")
+
+
+def show(runner: Runner) -> None:
+    """Draws pictures and curves, and prints the comparison."""
+    folder = OUTPUT / study.name
+    folders = {method.name: runner.folder(method, SEED) for method in METHODS}
+    for name, run in folders.items():
+        draw(run, folder / name)
+    logs = {name: run / "metrics.json" for name, run in folders.items()}
+    plot_curves(logs, ["total_loss"], folder / "loss.png", "training loss")
+    print(f"\n{comparison(runner.results, ROOT / 'docs/results' / study.name)}")
+    print(f"\npictures and curves: {folder}/*.png")
 
 
 def iterations(run: Path) -> int:

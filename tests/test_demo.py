@@ -8,6 +8,11 @@ from studies import demo
 from studies.digits_demo import study
 
 
+@pytest.fixture(autouse=True)
+def no_handler(monkeypatch):
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--no-such-flag"], 2)])
 def test_arguments_do_not_start_the_demo(arguments, status, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -16,7 +21,7 @@ def test_arguments_do_not_start_the_demo(arguments, status, tmp_path, monkeypatc
         demo.main()
     assert exit_.value.code == status
     assert not list(tmp_path.iterdir())
-    assert status or "Trains a teacher on digit scenes" in capsys.readouterr().out
+    assert status or "Trains a teacher and a student alone" in capsys.readouterr().out
 
 
 def store(folder, method, seed, ap):
@@ -59,6 +64,28 @@ def test_a_failed_training_ends_the_demo_with_one_line(tmp_path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "demo: teacher, seed 0: status 1, see output.txt\n" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "line"),
+    [
+        (KeyboardInterrupt, 130, "demo: stopped; the same command goes on"),
+        (None, 1, "demo: another process trains output/demo/teacher_seed0"),
+    ],
+)
+def test_a_demo_that_trains_nothing_ends_with_one_line(
+    end, status, line, tmp_path, monkeypatch, capsys
+):
+    def run_all(*_args, **_kwargs):
+        if end is not None:
+            raise end
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo.py"])
+    monkeypatch.setattr(demo.Runner, "run_all", run_all)
+    monkeypatch.setattr(demo, "get_dataset_dicts", lambda names: [])
+    assert demo.main() == status
+    assert f"{line}\n" in capsys.readouterr().err
 
 
 def test_the_stored_runs_are_those_of_the_study():

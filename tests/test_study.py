@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -315,6 +316,23 @@ def test_table_of_the_paper_on_coco_names_commands_and_what_they_need(
     reproduce.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "| lad/r101_from_r50_1x.py | 43.3 | 43.2 |"
+
+
+def test_nothing_is_started_once_the_trainings_are_stopped(runner, monkeypatch):
+    started = []
+
+    def start(arguments, log, *, threads):
+        started.append(log)
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        threading.Timer(0.2, runner.terminate).start()
+        return process
+
+    monkeypatch.setattr(jobs, "start_training", start)
+    with pytest.raises(RuntimeError, match="status -15|stopped before its start"):
+        runner.run_all(["paa"], [0, 1, 2], workers=1)
+    assert len(started) == 1
+    with pytest.raises(RuntimeError, match="paa, seed 1: stopped before its start"):
+        runner.run(STUDY.method("paa"), 1)
 
 
 def test_a_run_that_another_process_has_stored_meanwhile_is_not_trained_again(runner, monkeypatch):

@@ -39,6 +39,7 @@ class Runner:
         output: folder of the trainings.
         data: folder that ``study.data`` is relative to.
         running: trainings at this moment.
+        stopping: no further training is started.
         hashes: `config_hash` of methods by name.
     """
 
@@ -47,10 +48,12 @@ class Runner:
     output: Path
     data: Path
     running: set[subprocess.Popen] = field(default_factory=set)
+    stopping: threading.Event = field(default_factory=threading.Event)
     hashes: dict[str, str] = field(default_factory=dict)
 
     def terminate(self) -> None:
         """Stops the trainings: they save their state, so that the next call resumes them."""
+        self.stopping.set()
         for process in list(self.running):
             process.terminate()
 
@@ -127,8 +130,10 @@ class Runner:
         """Trains a method with one seed and stores its figures.
 
         Raises:
-            RuntimeError: if the training fails.
+            RuntimeError: if the training fails, or if all are being stopped.
         """
+        if self.stopping.is_set():
+            raise RuntimeError(f"{method.name}, seed {seed}: stopped before its start")
         folder = self.folder(method, seed)
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "study.lock", "w") as lock:
@@ -145,6 +150,8 @@ class Runner:
             arguments = ["--resume", *self.arguments(method, seed)]
             with start_training(arguments, folder / "output.txt", threads=1) as process:
                 self.running.add(process)
+                if self.stopping.is_set():
+                    process.terminate()
                 status = process.wait()
             self.running.remove(process)
             if status:
