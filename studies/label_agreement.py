@@ -3,8 +3,9 @@
     python -m studies.label_agreement CHECKPOINT [OVERRIDE...]
 
 CHECKPOINT is a trained network of configs/digits/teacher.py. Trains configs/digits/colad_stdmean.py
-for 400 iterations and keeps nothing. The agreement of two networks' labels is the F1 score of their
-positives (the same anchor for the same object) on the first training batches, in percent.
+for 400 iterations on the CPU and keeps nothing. The agreement of two networks' labels is the F1
+score of their positives (the same anchor for the same object) on the first training batches, in
+percent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from lad.checkpoint import load_weights
 from lad.engine.build import build_trainer
@@ -43,7 +44,8 @@ class LabelAgreement(HookBase):
 
     Attributes:
         rows: iteration, and the agreement of student and second network with each other, and of
-            student, second network and the labels that both are trained on with ``trained``.
+            student, second network and the training's labels with ``trained``. The training's are
+            those of both networks, or the student's own while each has its own.
     """
 
     def __init__(self, trained: DenseNetwork, batches: list[list[dict]]):
@@ -93,13 +95,17 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of configs/digits/colad_stdmean.py")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        overrides = ["train.max_iter=400", "train.eval_period=0", f"train.output_dir={folder}"]
+        overrides = [
+            f"train.max_iter={ITERATIONS[-1]}",
+            "train.eval_period=0",
+            f"train.output_dir={folder}",
+        ]
         with user_errors():
             config = load_config("digits/colad_stdmean.py", [*overrides, *args.overrides])
             trained = instantiate(load_config("digits/teacher.py").model).eval()
             load_weights(trained, args.checkpoint)
             seed_all_rng(config.train.seed)
-            model: nn.Module = build(config, "model")
+            model = build(config, "model")
             trainer, _ = build_trainer(config, model, StopSignals())
         loader = iter(build(config, "dataloader.train"))
         hook = LabelAgreement(trained, [next(loader) for _ in range(BATCHES)])
