@@ -3,6 +3,13 @@
 from studies.runner.definition import Method
 
 SHORT = ("train.max_iter=400",)
+# Widths of the small networks; the configs of configs/digits have SMALL, the teachers WIDE.
+TINY, SMALL, WIDE = 16, 32, 48
+
+
+def width(value: int, network: str = "model") -> str:
+    """An override of a network's width."""
+    return f"{network}.backbone.bottom_up.width={value}"
 
 
 def digits(

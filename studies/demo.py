@@ -29,9 +29,8 @@ from lad.metrics import read_metrics, series
 from lad.visualize import draw_detections, plot_curves
 from studies.digits_demo import study
 from studies.runner import results
-from studies.runner.definition import Method
 from studies.runner.jobs import Runner
-from studies.runner.tables import paired
+from studies.runner.tables import gains
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = Path("output")
@@ -138,17 +137,11 @@ def comparison(here: Path, stored: Path) -> str:
         line = f"{method.name:10}"
         line += "".join(f"{student[key]:8.1f}" for key in ("AP", "AP50", "AP75"))
         if method.baseline:
-            known = gains(stored, method)
-            line += f"{gains(here, method)[0]:+8.1f}   {statistics.mean(known):+.1f}, "
+            known = gains(stored, method).values()
+            line += f"{gains(here, method)[SEED]:+8.1f}   {statistics.mean(known):+.1f}, "
             line += f"from {min(known):+.1f} to {max(known):+.1f} ({len(known)} seeds)"
         lines.append(line)
     return "\n".join(lines)
-
-
-def gains(folder: Path, method: Method) -> list[float]:
-    """Returns what a method gains over its baseline in AP, by seed."""
-    plain, other = (results.read_all(folder, name) for name in (method.baseline, method.name))
-    return [*paired(plain, other).values()]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 `paa_800`, which the demo leaves out, takes as much CPU time as the 500 iterations of `lad`.
 """
 
-from studies.common import TEACHER, digits
-from studies.digits_paper import TINY, width
+from studies.common import TEACHER, TINY, digits, width
 from studies.runner.definition import Study
 
 STUDENT = width(TINY, "model.student")

@@ -1,7 +1,6 @@
 """Long trainings of a tiny student on digit scenes: does a teacher make it better in the end?"""
 
-from studies.common import digits
-from studies.digits_paper import TINY, WIDE, width
+from studies.common import TINY, WIDE, digits, width
 from studies.runner.definition import Study
 
 ITERATIONS = 3000

@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.common import digits
+from studies.common import SMALL, TINY, WIDE, digits, width
 from studies.runner import results
 from studies.runner.definition import Method, Study
-from studies.runner.tables import markdown, mean_interval, paired, spread
+from studies.runner.tables import gains, markdown, mean_interval, spread
 
-TINY, SMALL, WIDE = 16, 32, 48
 COP = "{_target_:lad.modeling.heads.ConditionalObjectness,channels:32,kernel_size:3}"
 IOP = "{_target_:lad.modeling.heads.ImplicitObjectness,channels:32}"
-
-
-def width(value: int, network: str = "model") -> str:
-    """An override of a network's width."""
-    return f"{network}.backbone.bottom_up.width={value}"
 
 
 def pair(
@@ -180,14 +174,14 @@ def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
         method = study.method(row.method)
         runs = results.read_all(folder, method.name)
         networks = [run["networks"] for run in runs.values()]
-        gains = paired(results.read_all(folder, method.baseline), runs) if method.baseline else {}
+        found = gains(folder, method)
         lines.append(
             [
                 method.name,
                 paper_ap(row),
                 spread([x["student"]["AP"] for x in networks]),
                 spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
-                mean_interval([*gains.values()]) if gains else "",
+                mean_interval([*found.values()]) if found else "",
                 str(len(runs)),
             ]
         )

@@ -1,6 +1,6 @@
 """Every method of assignment on digit scenes, early in training."""
 
-from studies.common import SHORT, TEACHER, digits
+from studies.common import SHORT, TEACHER, WIDE, digits, width
 from studies.runner.definition import Method, Study
 
 
@@ -18,7 +18,7 @@ study = Study(
         TEACHER,
         digits("paa"),
         # CoLAD's second network alone, and CoLAD's box loss without the other network.
-        digits("paa_wide", "model.backbone.bottom_up.width=48", config="paa"),
+        digits("paa_wide", width(WIDE), config="paa"),
         digits("paa_unweighted", "model.losses.weight_boxes_by_iou=false", config="paa"),
         student("soft_label", config="soft_label_kl", baseline="paa"),
         student("lad", baseline="paa"),

@@ -7,8 +7,7 @@ trainings on a CPU.
 
 from typing import Any
 
-from studies.common import digits
-from studies.digits_paper import TINY, width
+from studies.common import TINY, digits, width
 from studies.runner.definition import Method, Study
 
 ITERATIONS = 2000

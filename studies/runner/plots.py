@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from studies.runner import results
 from studies.runner.definition import Study
-from studies.runner.tables import interval, paired
+from studies.runner.tables import gains, interval
 
 
 def draw(study: Study, folder: Path, file: Path) -> None:
@@ -51,17 +51,14 @@ def draw_gains(study: Study, folder: Path, axes: plt.Axes) -> None:
     """Draws what each method gains over its baseline: seeds as dots, mean with 95 % interval."""
     names: list[str] = []
     for method in study.methods:
-        if not method.baseline:
-            continue
-        runs = (results.read_all(folder, x) for x in (method.baseline, method.name))
-        gains = list(paired(*runs).values())
-        if not gains:
+        found = list(gains(folder, method).values())
+        if not found:
             continue
         y = len(names)
         names.append(f"{method.name} - {method.baseline}")
-        axes.plot(gains, [y] * len(gains), "o", color="0.6", markersize=4)
-        if len(gains) > 1:
-            mean, low, high = interval(gains)
+        axes.plot(found, [y] * len(found), "o", color="0.6", markersize=4)
+        if len(found) > 1:
+            mean, low, high = interval(found)
             axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="D", capsize=4)
     axes.axvline(0, color="0.3", linewidth=1)
     axes.set_yticks(range(len(names)), names, fontsize="small")

@@ -9,9 +9,7 @@ from pathlib import Path
 from scipy.stats import t
 
 from studies.runner import results
-from studies.runner.definition import Study
-
-Runs = dict[int, dict]
+from studies.runner.definition import Method, Study
 
 
 def summary(study: Study, folder: Path) -> str:
@@ -38,14 +36,9 @@ def differences(study: Study, folder: Path) -> str:
     """Returns the gain of each method over its baseline, by seed, with a 95 % interval (t)."""
     rows = []
     for method in study.methods:
-        if not method.baseline:
-            continue
-        gains = paired(
-            results.read_all(folder, method.baseline), results.read_all(folder, method.name)
-        )
-        if gains:
-            by_seed = ", ".join(f"{x:+.1f}" for x in gains.values())
-            rows.append([method.name, method.baseline, by_seed, mean_interval([*gains.values()])])
+        if found := gains(folder, method):
+            by_seed = ", ".join(f"{x:+.1f}" for x in found.values())
+            rows.append([method.name, method.baseline, by_seed, mean_interval([*found.values()])])
     return markdown(["method", "against", "AP gained, by seed", "mean, 95 % interval"], rows)
 
 
@@ -76,12 +69,15 @@ def seconds(study: Study, folder: Path) -> str:
     return markdown(["method", "runs", "seconds, evaluations included"], rows)
 
 
-def paired(plain: Runs, other: Runs) -> dict[int, float]:
-    """Returns what the student of one method gains in AP over another's, by seed."""
+def gains(folder: Path, method: Method) -> dict[int, float]:
+    """Returns what a method's student gains in AP over its baseline's, by seed; {} without one."""
+    if not method.baseline:
+        return {}
+    plain, own = (results.read_all(folder, name) for name in (method.baseline, method.name))
     return {
-        seed: other[seed]["networks"]["student"]["AP"] - plain[seed]["networks"]["student"]["AP"]
-        for seed in plain
-        if seed in other
+        seed: own[seed]["networks"]["student"]["AP"] - plain[seed]["networks"]["student"]["AP"]
+        for seed in own
+        if seed in plain
     }
 
 
