@@ -3,6 +3,7 @@
 from studies import (
     digits_colad,
     digits_demo,
+    digits_detectron2,
     digits_lgd,
     digits_long,
     digits_losses,
@@ -16,6 +17,7 @@ _ALL = (
     digits_colad,
     digits_short,
     digits_losses,
+    digits_detectron2,
     digits_lgd,
     digits_paper,
     digits_long,

@@ -4,7 +4,7 @@
     python tools/study.py digits_losses --workers 2    train what is missing, then print the tables
     python tools/study.py digits_losses paa paa_pkd --seeds 3 4
     python tools/study.py digits_losses --table        only the tables
-    python tools/study.py digits_losses --cost         CPU time of a training step of each method
+    python tools/study.py digits_losses --cost         measure the CPU time of each method's step
     python tools/study.py --update                     tables and plots in docs/
     python tools/study.py --check                      are they those of the stored runs?
 
@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from studies import STUDIES
+from studies.runner import results
 from studies.runner.costs import costs
 from studies.runner.definition import Study
 from studies.runner.jobs import Runner
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=DOCS / "results", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--cost", action="store_true", help="measure steps, train nothing")
+    parser.add_argument("--cost", action="store_true", help="measure steps: cost.json")
     parser.add_argument("--check", action="store_true", help="compare the tables in the docs")
     parser.add_argument("--update", action="store_true", help="write tables and plots in the docs")
     args = parser.parse_args()
@@ -72,20 +73,20 @@ def report(study: Study, args: argparse.Namespace) -> str:
     methods = [study.method(name) for name in args.methods] or [*study.methods]
     runner = Runner(study, args.results / study.name, args.output, args.data)
     if args.cost:
-        return costs(runner, methods)
-    if not args.table:
+        results.store(results.cost_path(runner.results), costs(runner, methods))
+    elif not args.table:
         signal.signal(signal.SIGTERM, lambda *_: runner.terminate())
         runner.run_all([method.name for method in methods], args.seeds, args.workers)
     tables = (make(study, runner.results) for make in TABLES.values())
     return "\n\n".join(filter(None, tables))
 
 
-def refresh(results: Path, *, write: bool) -> int:
+def refresh(root: Path, *, write: bool) -> int:
     """Compares the pages' tables with the stored runs, or writes them; returns the exit status."""
     old = []
     for page in PAGES:
         text = page.read_text()
-        new = refreshed(text, STUDIES, results)
+        new = refreshed(text, STUDIES, root)
         if new != text:
             old.append(str(page.relative_to(ROOT)))
             if write:
@@ -93,8 +94,8 @@ def refresh(results: Path, *, write: bool) -> int:
     if write:
         for study in STUDIES.values():
             # The first studies stored no curves.
-            if study.evaluations > 1 and any((results / study.name).glob("*.json")):
-                draw(study, results / study.name, DOCS / f"images/study_{study.name}.png")
+            if study.evaluations > 1 and any((root / study.name).glob("*_seed*.json")):
+                draw(study, root / study.name, DOCS / f"images/study_{study.name}.png")
         print(f"written: {', '.join(old) or 'nothing new'}")
         return 0
     if old:

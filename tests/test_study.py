@@ -12,6 +12,7 @@ import studies.__main__ as command
 from lad.engine.config import CONFIGS
 from studies import STUDIES, digits_paper, reproduce
 from studies.runner import jobs, results, tables
+from studies.runner.costs import costs
 from studies.runner.definition import Method, Study
 from studies.runner.jobs import Runner
 from studies.runner.pages import refreshed
@@ -88,6 +89,25 @@ def test_tables_of_two_networks_have_the_second_and_the_switch(runner):
     store(runner, "paa", 1.0, networks=both, switch={"student_share": 0.25})
     line = tables.summary(STUDY, runner.results).splitlines()[2]
     assert line == "| paa | 4 | 1 | 1.0 | 2.0 | 5.0 | 2.0 | 0.25 |"
+
+
+def test_cost_of_a_step_is_relative_to_the_first_baseline(runner):
+    measured = costs(runner, STUDY.methods, rounds=1)
+    assert measured["unit"] == "paa"
+    assert measured["ratios"]["paa"] == 1.0
+    assert set(measured["ratios"]) == {"teacher", "paa", "lad"}
+    assert min(measured["ratios"].values()) > 0
+    assert measured["torch"]
+
+
+def test_cost_of_a_step_stands_in_the_table(runner):
+    store(runner, "paa", 1.0)
+    store(runner, "lad", 2.0)
+    results.store(results.cost_path(runner.results), {"unit": "paa", "ratios": {"lad": 1.456}})
+    header, _, paa, lad = tables.summary(STUDY, runner.results).splitlines()
+    assert header.endswith("| CPU time of a step, paa = 1 |")
+    assert paa.endswith("| 5.0 |  |")
+    assert lad.endswith("| 5.0 | 1.46 |")
 
 
 def test_only_what_is_not_stored_is_trained_and_teachers_first(runner, monkeypatch):

@@ -33,6 +33,11 @@ def read_all(folder: Path, method: str) -> dict[int, dict[str, Any]]:
     return {seed: read(files[seed]) for seed in sorted(files)}
 
 
+def cost_path(folder: Path) -> Path:
+    """Returns the file of what a study's training steps cost."""
+    return folder / "cost.json"
+
+
 def find(root: Path, config_hash: str, seed: int) -> Path | None:
     """Returns a run of any study with this config and seed."""
     for file in sorted(root.glob(f"*/*_seed{seed}.json")):
@@ -81,6 +86,13 @@ def figures(folder: Path, seconds: int | None) -> dict[str, Any]:
         "seconds": seconds,
         "networks": networks,
         "switch": {"student_share": number(share[-1])} if share else None,
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a run is made on."""
+    return {
         "lad": __version__,
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,

@@ -13,9 +13,15 @@ from studies.runner.definition import Method, Study
 
 
 def summary(study: Study, folder: Path) -> str:
-    """Returns the last evaluation of each method: mean and standard deviation over the seeds."""
+    """Returns the last evaluation of each method: mean and standard deviation over the seeds.
+
+    Columns that are empty for all methods are left out.
+    """
+    file = results.cost_path(folder)
+    cost = results.read(file) if file.is_file() else {"unit": "", "ratios": {}}
     columns = ["method", "iterations", "seeds", "AP", "AP50", "AP75"]
-    extra = ["AP of the second network", "student taught"]
+    columns += ["AP of the second network", "student taught"]
+    columns += [f"CPU time of a step, {cost['unit']} = 1"]
     rows = []
     for method in study.methods:
         runs = list(results.read_all(folder, method.name).values())
@@ -26,10 +32,10 @@ def summary(study: Study, folder: Path) -> str:
         shares = [x["switch"]["student_share"] for x in runs if x["switch"]]
         cells = [spread([x[key] for x in student]) for key in ("AP", "AP50", "AP75")]
         cells += [spread(second), spread(shares, digits=2)]
+        cells += [f"{cost['ratios'][method.name]:.2f}" if method.name in cost["ratios"] else ""]
         rows.append([method.name, str(runs[0]["iterations"]), str(len(runs)), *cells])
-    if not any(cell for row in rows for cell in row[6:]):
-        rows, extra = [row[:6] for row in rows], []
-    return markdown([*columns, *extra], rows)
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    return markdown([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def differences(study: Study, folder: Path) -> str:

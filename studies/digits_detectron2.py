@@ -1,0 +1,53 @@
+"""The field's distillation losses on Detectron2's RetinaNet and FCOS: alone, and on top of LAD.
+
+A dynamic assigner labels in place of their static rules: PAA in RetinaNet, whose anchors are PAA's;
+SimOTA in FCOS, whose anchors are as small as a stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from studies.common import SHORT, TEACHER, digits
+from studies.runner.definition import Method, Study
+
+_LOSSES = "lad.modeling.distill_losses"
+_LABEL_TEACHER = f"{_LOSSES}.lgd.LabelGuidedTeacher,channels:32,num_classes:10,label_width:16"
+LOSSES = {
+    "pkd": f"{_LOSSES}.pkd.PKD",
+    "bckd": f"{_LOSSES}.bckd.BCKD",
+    "crosskd": f"{_LOSSES}.crosskd.CrossKD",
+    "pgd": f"{_LOSSES}.pgd.PGD",
+    "lgd": f"{_LOSSES}.lgd.LGD,start:0.1667,teacher:{{_target_:{_LABEL_TEACHER}}}",
+}
+OWN_LABELS = "model._target_=lad.modeling.distillation.Distillation"
+PAA = "lad.assignment.paa.PAAAssigner,cost:{_target_:lad.assignment.costs.PAACost}"
+SIMOTA = "lad.assignment.simota.SimOTAAssigner"
+
+
+def rows(network: str, assigner: str, teacher: Method) -> Iterator[Method]:
+    """The network alone, with LAD, and both with each loss."""
+    lad = f"{network}_lad"
+    yield digits(network, f"model.assigner={{_target_:{assigner},num_classes:10}}")
+    yield digits(lad, teacher=teacher.name, baseline=network)
+    for base, labels in ((network, (OWN_LABELS,)), (lad, ())):
+        for name, loss in LOSSES.items():
+            overrides = *labels, f"model.distill_losses=[{{_target_:{loss}}}]"
+            options = {"config": lad, "teacher": teacher.name, "baseline": base}
+            yield digits(f"{base}_{name}", *overrides, **options)
+
+
+FCOS_TEACHER = digits("fcos_teacher", *TEACHER.overrides, seeds=TEACHER.seeds)
+
+study = Study(
+    name="digits_detectron2",
+    question="faster",
+    overrides=SHORT,
+    evaluations=2,
+    methods=(
+        TEACHER,
+        *rows("retinanet", PAA, TEACHER),
+        FCOS_TEACHER,
+        *rows("fcos", SIMOTA, FCOS_TEACHER),
+    ),
+)
