@@ -10,6 +10,7 @@ from studies import (
     digits_paper,
     digits_short,
     pcb,
+    pcb_losses,
 )
 
 _ALL = (
@@ -22,5 +23,6 @@ _ALL = (
     digits_paper,
     digits_long,
     pcb,
+    pcb_losses,
 )
 STUDIES = {x.study.name: x.study for x in _ALL}

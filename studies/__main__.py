@@ -92,10 +92,11 @@ def refresh(root: Path, *, write: bool) -> int:
             if write:
                 page.write_text(new)
     if write:
+        text = "".join(page.read_text() for page in PAGES)
         for study in STUDIES.values():
-            # The first studies stored no curves.
-            if study.evaluations > 1 and any((root / study.name).glob("*_seed*.json")):
-                draw(study, root / study.name, DOCS / f"images/study_{study.name}.png")
+            image = f"images/study_{study.name}.png"
+            if image in text:
+                draw(study, root / study.name, DOCS / image)
         print(f"written: {', '.join(old) or 'nothing new'}")
         return 0
     if old:

@@ -1,6 +1,7 @@
-"""CoLAD from scratch in a short training: does it need labels of its own first?
+"""CoLAD from scratch in a short training: what should happen in its first iterations?
 
-Seed 0 chose how long; the others test it.
+Own labels, or fixed roles: "student100" lets the student teach for 100 iterations. Seed 0 chose how
+long, with own labels; the others test it.
 """
 
 from studies.common import SHORT, digits
@@ -21,6 +22,13 @@ study = Study(
     methods=(
         digits("paa"),
         colad("colad"),
-        colad("colad_own100", "train.hooks.0.force=own", "train.hooks.0.force_iterations=100"),
+        *(
+            colad(
+                f"colad_{first}100",
+                f"train.hooks.0.force={first}",
+                "train.hooks.0.force_iterations=100",
+            )
+            for first in ("own", "student", "teacher")
+        ),
     ),
 )

@@ -25,10 +25,16 @@ PAA = "lad.assignment.paa.PAAAssigner,cost:{_target_:lad.assignment.costs.PAACos
 SIMOTA = "lad.assignment.simota.SimOTAAssigner"
 
 
+def use(assigner: str) -> str:
+    """An override of a detector's assigner."""
+    return f"model.assigner={{_target_:{assigner},num_classes:10}}"
+
+
 def rows(network: str, assigner: str, teacher: Method) -> Iterator[Method]:
-    """The network alone, with LAD, and both with each loss."""
-    lad = f"{network}_lad"
-    yield digits(network, f"model.assigner={{_target_:{assigner},num_classes:10}}")
+    """The network with its static rule, the assigner, LAD, and the latter two with each loss."""
+    static, lad = f"{network}_static", f"{network}_lad"
+    yield digits(static, config=network)
+    yield digits(network, use(assigner), baseline=static)
     yield digits(lad, teacher=teacher.name, baseline=network)
     for base, labels in ((network, (OWN_LABELS,)), (lad, ())):
         for name, loss in LOSSES.items():
@@ -49,5 +55,6 @@ study = Study(
         *rows("retinanet", PAA, TEACHER),
         FCOS_TEACHER,
         *rows("fcos", SIMOTA, FCOS_TEACHER),
+        digits("fcos_paa", use(PAA), config="fcos", baseline="fcos"),
     ),
 )

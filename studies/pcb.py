@@ -2,13 +2,12 @@
 
 The networks are the small ones of the digit scenes, the student as narrow as "R18" of digits_paper,
 the teacher three times as wide and trained twice as long. Rows with "early" are as short as most
-trainings on a CPU; "paa_early_800" takes about as long as LAD's 500 iterations.
+trainings on a CPU.
 """
 
 from typing import Any
 
 from studies.common import TINY, digits, width
-from studies.digits_losses import LOSSES
 from studies.runner.definition import Method, Study
 
 ITERATIONS = 2000
@@ -16,7 +15,6 @@ TWICE = f"train.max_iter={2 * ITERATIONS}"
 EARLY = f"train.max_iter={ITERATIONS // 4}"
 FLIPS = "dataloader.train.mapper.augmentations=[{_target_:detectron2.data.transforms.RandomFlip}]"
 FEW = (0, 1, 2)
-LATE = (2, 3, 4)  # their baselines' runs are of the machine that these rows were run on
 
 
 def taught(name: str, *overrides: str, baseline: str = "paa", **options: Any) -> Method:
@@ -42,33 +40,5 @@ study = Study(
         digits("paa_early", width(TINY), EARLY, config="paa"),
         taught("lad_early", EARLY, config="lad", baseline="paa_early"),
         taught("solad_early", EARLY, config="solad", baseline="paa_early"),
-        digits(
-            "paa_early_800",
-            width(TINY),
-            "train.max_iter=800",
-            config="paa",
-            baseline="lad_early",
-            seeds=LATE,
-        ),
-        *(
-            taught(
-                f"{base}_{loss}_early",
-                EARLY,
-                config=f"{base}_{loss}",
-                baseline=f"{base}_early",
-                seeds=LATE,
-            )
-            for loss in LOSSES
-            for base in ("paa", "lad")
-        ),
-        digits(
-            "paa_lgd_early",
-            width(TINY, "model.student"),
-            EARLY,
-            config="paa_lgd",
-            baseline="paa_early",
-            seeds=LATE,
-        ),
-        taught("lad_lgd_early", EARLY, config="lad_lgd", baseline="lad_early", seeds=LATE),
     ),
 )
