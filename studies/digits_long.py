@@ -22,5 +22,6 @@ study = Study(
         ),
         digits("lad", STUDENT, teacher="teacher", baseline="paa"),
         digits("solad", STUDENT, teacher="teacher", baseline="paa"),
+        digits("paa_crosskd", STUDENT, teacher="teacher", baseline="paa"),
     ),
 )

@@ -37,4 +37,4 @@ def costs(runner: Runner, methods: Sequence[Method], rounds: int = 7) -> dict[st
             seconds[name].append(time.process_time() - start)
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     ratios = {name: round(value / medians[unit], 3) for name, value in medians.items()}
-    return {"unit": unit, "ratios": ratios, **results.machine()}
+    return {"unit": unit, "ratios": ratios, **results.machine("cpu")}

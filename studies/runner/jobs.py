@@ -19,6 +19,7 @@ from lad.engine.command_line import parse_arguments
 from lad.engine.config import load_config
 from lad.engine.data import load_config_with_data
 from lad.engine.run import start_training
+from lad.engine.setup import resolve_device
 from studies.runner import results
 from studies.runner.definition import Method, Study
 
@@ -162,7 +163,8 @@ class Runner:
                 print(f"{method.name}, seed {seed}: trained again; the stored figures stay")
                 return
             labels = self.labels(method, seed) | {"config_hash": self.config_hash(method)}
-            results.store(path, labels | results.figures(folder, seconds))
+            device = resolve_device(self.config(method).train.device)
+            results.store(path, labels | results.figures(folder, seconds, device))
         print(f"{method.name}, seed {seed}: done", flush=True)
 
     def seed_of_weights(self, method: Method) -> int:

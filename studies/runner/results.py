@@ -54,12 +54,13 @@ def store(file: Path, content: dict[str, Any]) -> None:
     part.replace(file)
 
 
-def figures(folder: Path, seconds: int | None) -> dict[str, Any]:
+def figures(folder: Path, seconds: int | None, device: str) -> dict[str, Any]:
     """Returns what a finished training has reached, and on what.
 
     Args:
         folder: of the training.
         seconds: that it took; None if it was interrupted.
+        device: that it ran on, "cpu" or "cuda".
     """
     rows = read_metrics(folder / "metrics.json")
     reached = collect_results(str(folder))
@@ -86,19 +87,19 @@ def figures(folder: Path, seconds: int | None) -> dict[str, Any]:
         "seconds": seconds,
         "networks": networks,
         "switch": {"student_share": number(share[-1])} if share else None,
-        **machine(),
+        **machine(device),
     }
 
 
-def machine() -> dict[str, Any]:
-    """Returns what a run is made on."""
+def machine(device: str) -> dict[str, Any]:
+    """Returns what a run is made on: versions, processor and, on "cuda", the GPU."""
     return {
         "lad": __version__,
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,
         "python": platform.python_version(),
         "cpu": cpu_model(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": None if device == "cpu" else torch.cuda.get_device_name(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
     }
 
