@@ -10,7 +10,7 @@ import pytest
 
 import studies.__main__ as command
 from lad.engine.config import CONFIGS
-from studies import STUDIES, digits_paper, reproduce
+from studies import STUDIES, digits_paper, matrix, reproduce
 from studies.runner import jobs, results, tables
 from studies.runner.costs import costs
 from studies.runner.definition import Method, Study
@@ -368,3 +368,24 @@ def test_a_run_that_another_process_has_stored_meanwhile_is_not_trained_again(ru
     weights.unlink()
     with pytest.raises(AssertionError, match="trained"):
         runner.run(STUDY.method("paa"), 0)
+
+
+def test_matrix_of_losses_by_hand(tmp_path):
+    pairs = {"digits_losses": ("lad", "lad_pkd"), "digits_lgd": ("lad", "lad_lgd")}
+    for study, names in pairs.items():
+        for name, aps in zip(names, ((10.0, 20.0), (12.0, 24.0)), strict=True):
+            for seed, ap in enumerate(aps):
+                results.store(results.path(tmp_path / study, name, seed), run_of(ap))
+    # Gains 2 and 4: mean 3, deviation sqrt(2), t(0.975, 1) = 12.706, half = 12.706.
+    page = "<!-- study: digits_losses matrix -->\n<!-- end of study -->"
+    lines = refreshed(page, STUDIES, tmp_path).splitlines()
+    cell = "+3.0 (-9.7 to +15.7)"
+    assert f"| digits | PAA | LAD | {cell} |  |  |  | {cell} |" in lines
+    assert "| boards | PAA | own |  |  |  |  |  |" in lines
+
+
+def test_every_network_of_the_matrix_has_every_loss():
+    for *_, studies, base in matrix.ROWS:
+        methods = {method.name: method for study in studies for method in study.methods}
+        for loss in matrix.LOSSES:
+            assert methods[f"{base}_{loss}"].baseline == base

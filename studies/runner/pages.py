@@ -5,7 +5,7 @@
 <!-- end of study -->
 
 Names of methods behind the table leave out the others. Of digits_paper the LAD paper's tables can
-be named too, such as table2.
+be named too, such as table2; of digits_losses the matrix over the studies of distillation losses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from studies import digits_paper
+from studies import digits_losses, digits_paper
+from studies.matrix import matrix
 from studies.runner.definition import Study
 from studies.runner.tables import TABLES
 
@@ -40,6 +41,8 @@ def _refreshed(match: re.Match, studies: Mapping[str, Study], root: Path) -> str
     tables: dict[str, Callable[[Study, Path], str]] = {**TABLES}
     if name == digits_paper.study.name:
         tables |= {key: _paper_table(rows) for key, rows in digits_paper.TABLES.items()}
+    if name == digits_losses.study.name:
+        tables["matrix"] = lambda _, folder: matrix(folder.parent)
     for kind, value, known in (("study", name, studies), ("table", table, tables)):
         if value not in known:
             raise ValueError(f"there is no {kind} {value!r}: choose from {', '.join(known)}")
