@@ -1,11 +1,13 @@
-"""What each distillation loss gains on each network, with own labels and on top of LAD: one table.
+"""What each distillation loss gains on each network, and LAD with and without it: one table.
 
-The gains are those of the studies `digits_losses`, `digits_lgd`, `digits_detectron2` and
-`pcb_losses`, each over the same network with the same labels and without the loss.
+The runs are those of the studies `digits_losses`, `digits_lgd`, `digits_detectron2` and
+`pcb_losses`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from studies import digits_detectron2, digits_lgd, digits_losses, pcb_losses
@@ -16,32 +18,38 @@ LOSSES = {"pkd": "PKD", "bckd": "BCKD", "crosskd": "CrossKD", "pgd": "PGD", "lgd
 DIGITS = (digits_losses.study, digits_lgd.study)
 BOARDS = (pcb_losses.study,)
 DETECTRON2 = (digits_detectron2.study,)
-# Data, network, labels, the studies that have it, and the name of the method without a loss.
-ROWS: tuple[tuple[str, str, str, tuple[Study, ...], str], ...] = (
-    ("digits", "PAA", "own", DIGITS, "paa"),
-    ("digits", "PAA", "LAD", DIGITS, "lad"),
-    ("boards", "PAA", "own", BOARDS, "paa"),
-    ("boards", "PAA", "LAD", BOARDS, "lad"),
-    ("digits", "RetinaNet", "own", DETECTRON2, "retinanet"),
-    ("digits", "RetinaNet", "LAD", DETECTRON2, "retinanet_lad"),
-    ("digits", "FCOS", "own", DETECTRON2, "fcos"),
-    ("digits", "FCOS", "LAD", DETECTRON2, "fcos_lad"),
+# Network and data, the studies that have it, and its methods without a loss: own labels, LAD.
+NETWORKS: tuple[tuple[str, tuple[Study, ...], str, str], ...] = (
+    ("PAA, digits", DIGITS, "paa", "lad"),
+    ("PAA, boards", BOARDS, "paa", "lad"),
+    ("RetinaNet, digits", DETECTRON2, "retinanet", "retinanet_lad"),
+    ("FCOS, digits", DETECTRON2, "fcos", "fcos_lad"),
 )
 
 
 def matrix(root: Path) -> str:
     """Returns the table of the runs stored below a folder; a cell without runs is empty."""
     lines = []
-    for data, network, labels, studies, base in ROWS:
-        cells = [gain(root, studies, f"{base}_{loss}") for loss in LOSSES]
-        lines.append([data, network, labels, *cells])
-    return markdown(["data", "network", "labels", *LOSSES.values()], lines)
+    for network, studies, own, lad in NETWORKS:
+        losses = {own: [], lad: [], "both": []}
+        for loss in LOSSES:
+            for base in (own, lad):
+                losses[base].append(gain(root, studies, f"{base}_{loss}", base))
+            losses["both"].append(gain(root, studies, f"{lad}_{loss}", f"{own}_{loss}"))
+        lines += [
+            [network, "the loss", "", *losses[own]],
+            [network, "the loss, on top of LAD", "", *losses[lad]],
+            [network, "LAD, on top of the loss", gain(root, studies, lad, own), *losses["both"]],
+        ]
+    return markdown(["network, data", "gain of", "no loss", *LOSSES.values()], lines)
 
 
-def gain(root: Path, studies: tuple[Study, ...], name: str) -> str:
-    """Returns what a method gains in the first of the studies that has runs of it."""
+def gain(root: Path, studies: Sequence[Study], name: str, baseline: str) -> str:
+    """Returns what a method gains over another in the first study that has runs of both."""
     for study in studies:
         for method in study.methods:
-            if method.name == name and (found := gains(root / study.name, method)):
-                return mean_interval([*found.values()])
+            if method.name == name:
+                found = gains(root / study.name, replace(method, baseline=baseline))
+                if found:
+                    return mean_interval([*found.values()])
     return ""

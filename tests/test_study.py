@@ -380,12 +380,25 @@ def test_matrix_of_losses_by_hand(tmp_path):
     page = "<!-- study: digits_losses matrix -->\n<!-- end of study -->"
     lines = refreshed(page, STUDIES, tmp_path).splitlines()
     cell = "+3.0 (-9.7 to +15.7)"
-    assert f"| digits | PAA | LAD | {cell} |  |  |  | {cell} |" in lines
-    assert "| boards | PAA | own |  |  |  |  |  |" in lines
+    assert f"| PAA, digits | the loss, on top of LAD |  | {cell} |  |  |  | {cell} |" in lines
+    assert "| PAA, digits | LAD, on top of the loss |  |  |  |  |  |  |" in lines
+
+
+def test_lad_on_top_of_a_loss_by_hand(tmp_path):
+    for name, aps in {"paa": (1.0, 2.0), "lad": (2.0, 3.0), "paa_pkd": (5.0,)}.items():
+        for seed, ap in enumerate(aps):
+            results.store(results.path(tmp_path / "pcb_losses", name, seed), run_of(ap))
+    results.store(results.path(tmp_path / "pcb_losses", "lad_pkd", 0), run_of(4.5))
+    lines = matrix.matrix(tmp_path).splitlines()
+    assert "| PAA, boards | the loss |  | +4.0 |  |  |  |  |" in lines
+    assert "| PAA, boards | the loss, on top of LAD |  | +2.5 |  |  |  |  |" in lines
+    row = "| PAA, boards | LAD, on top of the loss | +1.0 (+1.0 to +1.0) | -0.5 |  |  |  |  |"
+    assert row in lines
 
 
 def test_every_network_of_the_matrix_has_every_loss():
-    for *_, studies, base in matrix.ROWS:
+    for _, studies, *bases in matrix.NETWORKS:
         methods = {method.name: method for study in studies for method in study.methods}
-        for loss in matrix.LOSSES:
-            assert methods[f"{base}_{loss}"].baseline == base
+        for base in bases:
+            for loss in matrix.LOSSES:
+                assert methods[f"{base}_{loss}"].baseline == base
