@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--cost", action="store_true", help="measure steps: cost.json")
     parser.add_argument("--check", action="store_true", help="compare the tables in the docs")
     parser.add_argument("--update", action="store_true", help="write tables and plots in the docs")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     try:
         if args.check or args.update:
             return refresh(args.results, write=args.update)

@@ -10,6 +10,7 @@ import pytest
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_setup import CONFIG
 
 from lad.engine.build import writers
@@ -19,6 +20,7 @@ from lad.engine.writers import (
     ConsoleWriter,
     MetricsWriter,
     MLflowWriter,
+    TensorBoardWriter,
     WandbWriter,
     memory,
 )
@@ -62,6 +64,24 @@ def test_metrics_of_an_iteration_that_the_file_has_go_into_its_line(tmp_path):
         {"AP": 3.0, "iteration": 1, "loss": None},
         {"iteration": 2, "loss": 1.0},
     ]
+
+
+def test_tensorboard_draws_no_iteration_of_a_resumed_run_twice(tmp_path):
+    for start, loss in ((0, 1.0), (2, 5.0)):
+        writer = TensorBoardWriter(str(tmp_path), window=1)
+        with EventStorage(start) as storage:
+            for _ in range(start, 4):
+                storage.put_scalar("loss", loss)
+                writer.write()
+                storage.step()
+        writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(x.step, x.value) for x in events] == [(0, 1.0), (1, 1.0), (2, 5.0), (3, 5.0)]
+
+
+def test_tensorboard_gets_no_file_without_metrics(tmp_path):
+    TensorBoardWriter(str(tmp_path), window=1).close()
+    assert not list(tmp_path.iterdir())
 
 
 def line(caplog, max_iter=300, **scalars):

@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -46,7 +46,13 @@ from lad.engine.stopping import (
 from lad.engine.teacher import TEACHER, TeacherEvaluation, frozen_teacher
 from lad.engine.trainer import Trainer, gradient_clipper
 from lad.engine.validation import build_loss_loader, mean_losses
-from lad.engine.writers import ConsoleWriter, MetricsPeriod, MetricsWriter, ServiceWriter
+from lad.engine.writers import (
+    ConsoleWriter,
+    MetricsPeriod,
+    MetricsWriter,
+    ServiceWriter,
+    TensorBoardWriter,
+)
 
 
 def build_test_loader(cfg: DictConfig, model: nn.Module) -> Any:
@@ -211,6 +217,6 @@ def writers(cfg: DictConfig, *, dry_run: bool = False) -> list[EventWriter]:
     return [
         ConsoleWriter(cfg.train.max_iter, window),
         MetricsWriter(os.path.join(folder, "metrics.json"), window),
-        TensorboardXWriter(folder, window_size=window),
+        TensorBoardWriter(folder, window),
         *([] if dry_run else further),
     ]

@@ -1,4 +1,4 @@
-"""Writers of a training's metrics: metrics.json, the console, and services for experiments.
+"""Writers of a training's metrics: metrics.json, console, TensorBoard, services for experiments.
 
 The last are for the config's ``train.writers``, e.g.
 ``train.writers=[{_target_:lad.engine.writers.WandbWriter,project:detectors}]``.
@@ -18,7 +18,12 @@ from typing import Any, TextIO
 
 import torch
 from detectron2.engine.hooks import PeriodicWriter
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.events import (
+    EventStorage,
+    EventWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
 
 from lad.engine.evaluation import without_nan
 from lad.files import write_text
@@ -76,6 +81,34 @@ class MetricsWriter(EventWriter):
 def _line(step: int, metrics: Mapping[str, float]) -> str:
     row = without_nan({**metrics, "iteration": step})
     return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
+
+
+class TensorBoardWriter(EventWriter):
+    """Detectron2's ``TensorboardXWriter``, whose curves a resumed run continues.
+
+    What an interrupted run wrote after its last checkpoint is replaced, not drawn twice.
+
+    Args:
+        folder: of the event files; each run adds one.
+        window: iterations that noisy metrics are smoothed over.
+    """
+
+    def __init__(self, folder: str, window: int):
+        self._folder = folder
+        self._window = window
+        self._writer: TensorboardXWriter | None = None
+
+    def write(self) -> None:
+        """Adds the metrics and images that are new."""
+        if self._writer is None:
+            step = get_event_storage().iter
+            self._writer = TensorboardXWriter(self._folder, self._window, purge_step=step)
+        self._writer.write()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 class MetricsPeriod(PeriodicWriter):
