@@ -294,6 +294,12 @@ def test_unknown_names_are_one_line(monkeypatch, capsys):
     )
 
 
+def test_methods_may_stand_behind_flags(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "digits_short", "--table", "pa"])
+    assert command.main() == 1
+    assert "has no method 'pa'" in capsys.readouterr().err
+
+
 def test_every_row_of_the_paper_has_a_method_and_a_config():
     study = STUDIES["digits_paper"]
     for rows in reproduce.TABLES.values():
