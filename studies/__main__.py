@@ -73,6 +73,8 @@ def report(study: Study, args: argparse.Namespace) -> str:
     methods = [study.method(name) for name in args.methods] or [*study.methods]
     runner = Runner(study, args.results / study.name, args.output, args.data)
     if args.cost:
+        if study.data != "digits":
+            raise ValueError(f"--cost: measured on digits only, and {study.name} has {study.data}")
         results.store(results.cost_path(runner.results), costs(runner, methods))
     elif not args.table:
         signal.signal(signal.SIGTERM, lambda *_: runner.terminate())

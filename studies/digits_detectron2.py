@@ -43,7 +43,7 @@ def rows(network: str, assigner: str, teacher: Method) -> Iterator[Method]:
             options = {"config": lad, "teacher": teacher.name, "baseline": base}
             yield digits(f"{base}_{name}", *overrides, **options)
     longer = use(assigner), "train.max_iter=700"
-    yield digits(f"{network}_700", *longer, config=network, baseline=f"{network}_crosskd")
+    yield digits(f"{network}_700", *longer, config=network, baseline=f"{lad}_crosskd")
 
 
 FCOS_TEACHER = digits("fcos_teacher", *TEACHER.overrides, seeds=TEACHER.seeds)

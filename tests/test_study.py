@@ -100,6 +100,12 @@ def test_cost_of_a_step_is_relative_to_the_first_baseline(runner):
     assert measured["torch"]
 
 
+def test_cost_is_measured_on_digits_only(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "pcb", "--cost"])
+    assert command.main() == 1
+    assert "study: --cost: measured on digits only, and pcb has pcb" in capsys.readouterr().err
+
+
 def test_cost_of_a_step_stands_in_the_table(runner):
     store(runner, "paa", 1.0)
     store(runner, "lad", 2.0)
