@@ -4,7 +4,7 @@
     python tools/study.py digits_losses --workers 2    train what is missing, then print the tables
     python tools/study.py digits_losses paa paa_pkd --seeds 3 4
     python tools/study.py digits_losses --table        only the tables
-    python tools/study.py digits_losses --cost         measure the CPU time of each method's step
+    python tools/study.py digits_losses --cost         measure the CPU time of each method's losses
     python tools/study.py --update                     tables and plots in docs/
     python tools/study.py --check                      are they those of the stored runs?
 
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=DOCS / "results", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--cost", action="store_true", help="measure steps: cost.json")
+    parser.add_argument("--cost", action="store_true", help="measure CPU time: cost.json")
     parser.add_argument("--check", action="store_true", help="compare the tables in the docs")
     parser.add_argument("--update", action="store_true", help="write tables and plots in the docs")
     args = parser.parse_intermixed_args()
@@ -75,6 +75,8 @@ def report(study: Study, args: argparse.Namespace) -> str:
     if args.cost:
         if study.data != "digits":
             raise ValueError(f"--cost: measured on digits only, and {study.name} has {study.data}")
+        if args.methods:
+            raise ValueError("--cost: measures all methods of a study; leave out their names")
         results.store(results.cost_path(runner.results), costs(runner, methods))
     elif not args.table:
         signal.signal(signal.SIGTERM, lambda *_: runner.terminate())
@@ -97,7 +99,7 @@ def refresh(root: Path, *, write: bool) -> int:
         text = "".join(page.read_text() for page in PAGES)
         for study in STUDIES.values():
             image = f"images/study_{study.name}.png"
-            if image in text:
+            if image in text and any((root / study.name).glob("*_seed*.json")):
                 draw(study, root / study.name, DOCS / image)
         print(f"written: {', '.join(old) or 'nothing new'}")
         return 0

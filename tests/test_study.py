@@ -91,7 +91,7 @@ def test_tables_of_two_networks_have_the_second_and_the_switch(runner):
     assert line == "| paa | 4 | 1 | 1.0 | 2.0 | 5.0 | 2.0 | 0.25 |"
 
 
-def test_cost_of_a_step_is_relative_to_the_first_baseline(runner):
+def test_cost_is_relative_to_the_most_frequent_baseline(runner):
     measured = costs(runner, STUDY.methods, rounds=1)
     assert measured["unit"] == "paa"
     assert measured["ratios"]["paa"] == 1.0
@@ -104,6 +104,9 @@ def test_cost_is_measured_on_digits_only(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study.py", "pcb", "--cost"])
     assert command.main() == 1
     assert "study: --cost: measured on digits only, and pcb has pcb" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["study.py", "demo", "--cost", "paa"])
+    assert command.main() == 1
+    assert "leave out their names" in capsys.readouterr().err
 
 
 def test_cost_of_a_step_stands_in_the_table(runner):
@@ -111,7 +114,7 @@ def test_cost_of_a_step_stands_in_the_table(runner):
     store(runner, "lad", 2.0)
     results.store(results.cost_path(runner.results), {"unit": "paa", "ratios": {"lad": 1.456}})
     header, _, paa, lad = tables.summary(STUDY, runner.results).splitlines()
-    assert header.endswith("| CPU time of a step, paa = 1 |")
+    assert header.endswith("| CPU time of losses and gradients, paa = 1 |")
     assert paa.endswith("| 5.0 |  |")
     assert lad.endswith("| 5.0 | 1.46 |")
 

@@ -21,7 +21,7 @@ def summary(study: Study, folder: Path) -> str:
     cost = results.read(file) if file.is_file() else {"unit": "", "ratios": {}}
     columns = ["method", "iterations", "seeds", "AP", "AP50", "AP75"]
     columns += ["AP of the second network", "student taught"]
-    columns += [f"CPU time of a step, {cost['unit']} = 1"]
+    columns += [f"CPU time of losses and gradients, {cost['unit']} = 1"]
     rows = []
     for method in study.methods:
         runs = list(results.read_all(folder, method.name).values())
@@ -43,7 +43,7 @@ def differences(study: Study, folder: Path) -> str:
     rows = []
     for method in study.methods:
         if found := gains(folder, method):
-            by_seed = ", ".join(f"{x:+.1f}" for x in found.values())
+            by_seed = ", ".join(signed(x) for x in found.values())
             rows.append([method.name, method.baseline, by_seed, mean_interval([*found.values()])])
     return markdown(["method", "against", "AP gained, by seed", "mean, 95 % interval"], rows)
 
@@ -97,9 +97,14 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 def mean_interval(values: Sequence[float]) -> str:
     """Returns "mean (from to)"; the mean alone of one value."""
     if len(values) < 2:
-        return f"{values[0]:+.1f}"
+        return signed(values[0])
     mean, low, high = interval(values)
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{signed(mean)} ({signed(low)} to {signed(high)})"
+
+
+def signed(value: float) -> str:
+    """Returns a gain with its sign and one decimal, never "-0.0"."""
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

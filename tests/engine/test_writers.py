@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -18,6 +19,7 @@ from lad.engine.config import load_config
 from lad.engine.writers import (
     ClearMLWriter,
     ConsoleWriter,
+    MetricsPeriod,
     MetricsWriter,
     MLflowWriter,
     TensorBoardWriter,
@@ -67,16 +69,25 @@ def test_metrics_of_an_iteration_that_the_file_has_go_into_its_line(tmp_path):
 
 
 def test_tensorboard_draws_no_iteration_of_a_resumed_run_twice(tmp_path):
-    for start, loss in ((0, 1.0), (2, 5.0)):
+    for start, value in ((0, 1.0), (2, 5.0)):
         writer = TensorBoardWriter(str(tmp_path), window=1)
+        hook = MetricsPeriod([writer], period=2)
         with EventStorage(start) as storage:
-            for _ in range(start, 4):
-                storage.put_scalar("loss", loss)
-                writer.write()
+            hook.trainer = SimpleNamespace(
+                start_iter=start, iter=start, max_iter=4, storage=storage
+            )
+            hook.before_train()
+            for i in range(start, 4):
+                hook.trainer.iter = i
+                storage.put_scalar("loss", value)
+                if i == 2:  # an evaluation between two logged iterations
+                    storage.put_scalar("AP", value)
+                hook.after_step()
                 storage.step()
-        writer.close()
-    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
-    assert [(x.step, x.value) for x in events] == [(0, 1.0), (1, 1.0), (2, 5.0), (3, 5.0)]
+            hook.after_train()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(x.step, x.value) for x in events.Scalars("loss")] == [(1, 1.0), (3, 5.0)]
+    assert [(x.step, x.value) for x in events.Scalars("AP")] == [(2, 5.0)]
 
 
 def test_tensorboard_gets_no_file_without_metrics(tmp_path):

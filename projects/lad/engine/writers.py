@@ -91,18 +91,21 @@ class TensorBoardWriter(EventWriter):
     Args:
         folder: of the event files; each run adds one.
         window: iterations that noisy metrics are smoothed over.
+
+    Attributes:
+        start: the run's first iteration.
     """
 
     def __init__(self, folder: str, window: int):
         self._folder = folder
         self._window = window
         self._writer: TensorboardXWriter | None = None
+        self.start = 0
 
     def write(self) -> None:
         """Adds the metrics and images that are new."""
         if self._writer is None:
-            step = get_event_storage().iter
-            self._writer = TensorboardXWriter(self._folder, self._window, purge_step=step)
+            self._writer = TensorboardXWriter(self._folder, self._window, purge_step=self.start)
         self._writer.write()
 
     def close(self) -> None:
@@ -112,14 +115,18 @@ class TensorBoardWriter(EventWriter):
 
 
 class MetricsPeriod(PeriodicWriter):
-    """Detectron2's ``PeriodicWriter``, which in a resumed run makes up for a line of metrics.json.
+    """Detectron2's ``PeriodicWriter``, whose writers know of a resumed run's first iteration.
 
-    A run that is killed in an evaluation has not written the losses of the iteration before it.
+    It makes up for a line of metrics.json: a run that is killed in an evaluation has not written
+    the losses of the iteration before it.
     """
 
     def before_train(self) -> None:
         """Writes the metrics of the iteration before, if that was due."""
         start = self.trainer.start_iter
+        for writer in self._writers:
+            if isinstance(writer, TensorBoardWriter):
+                writer.start = start
         if start and (start % self._period == 0 or start == self.trainer.max_iter):
             self.trainer.storage.iter = start - 1
             for writer in self._writers:
