@@ -87,24 +87,22 @@ def report(study: Study, args: argparse.Namespace) -> str:
 
 def refresh(root: Path, *, write: bool) -> int:
     """Compares the pages' tables with the stored runs, or writes them; returns the exit status."""
-    old = []
-    for page in PAGES:
-        text = page.read_text()
-        new = refreshed(text, STUDIES, root)
-        if new != text:
-            old.append(str(page.relative_to(ROOT)))
-            if write:
-                page.write_text(new)
+    pages = {page: page.read_text() for page in PAGES}
+    made = {page: refreshed(text, STUDIES, root) for page, text in pages.items()}
+    changed = [page for page in PAGES if made[page] != pages[page]]
+    old = ", ".join(str(page.relative_to(ROOT)) for page in changed)
     if write:
-        text = "".join(page.read_text() for page in PAGES)
+        for page in changed:
+            page.write_text(made[page])
+        text = "".join(made.values())
         for study in STUDIES.values():
             image = f"images/study_{study.name}.png"
             if image in text and any((root / study.name).glob("*_seed*.json")):
                 draw(study, root / study.name, DOCS / image)
-        print(f"written: {', '.join(old) or 'nothing new'}")
+        print(f"written: {old or 'nothing new'}")
         return 0
     if old:
-        print(f"study: other tables than those of the stored runs: {', '.join(old)}; run --update")
+        print(f"study: other tables than those of the stored runs: {old}; run --update")
     return int(bool(old))
 
 

@@ -31,15 +31,13 @@ def matrix(root: Path) -> str:
     """Returns the table of the runs stored below a folder; a cell without runs is empty."""
     lines = []
     for network, studies, own, lad in NETWORKS:
-        losses = {own: [], lad: [], "both": []}
-        for loss in LOSSES:
-            for base in (own, lad):
-                losses[base].append(gain(root, studies, f"{base}_{loss}", base))
-            losses["both"].append(gain(root, studies, f"{lad}_{loss}", f"{own}_{loss}"))
+        alone = (gain(root, studies, f"{own}_{loss}", own) for loss in LOSSES)
+        on_lad = (gain(root, studies, f"{lad}_{loss}", lad) for loss in LOSSES)
+        of_lad = (gain(root, studies, f"{lad}_{loss}", f"{own}_{loss}") for loss in LOSSES)
         lines += [
-            [network, "the loss", "", *losses[own]],
-            [network, "the loss, on top of LAD", "", *losses[lad]],
-            [network, "LAD, on top of the loss", gain(root, studies, lad, own), *losses["both"]],
+            [network, "the loss", "", *alone],
+            [network, "the loss, on top of LAD", "", *on_lad],
+            [network, "LAD, on top of the loss", gain(root, studies, lad, own), *of_lad],
         ]
     return markdown(["network, data", "gain of", "no loss", *LOSSES.values()], lines)
 
@@ -48,8 +46,7 @@ def gain(root: Path, studies: Sequence[Study], name: str, baseline: str) -> str:
     """Returns what a method gains over another in the first study that has runs of both."""
     for study in studies:
         for method in study.methods:
-            if method.name == name:
-                found = gains(root / study.name, replace(method, baseline=baseline))
-                if found:
-                    return mean_interval([*found.values()])
+            compared = replace(method, baseline=baseline)
+            if method.name == name and (found := gains(root / study.name, compared)):
+                return mean_interval([*found.values()])
     return ""

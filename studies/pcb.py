@@ -23,6 +23,8 @@ def taught(name: str, *overrides: str, baseline: str = "paa", **options: Any) ->
     return digits(name, *overrides, teacher="teacher", baseline=baseline, **options)
 
 
+TEACHER = digits("teacher", TWICE, seeds=(0,))
+
 study = Study(
     name="pcb",
     question="better",
@@ -30,7 +32,7 @@ study = Study(
     seeds=(0, 1, 2, 3, 4),
     data="pcb",
     methods=(
-        digits("teacher", TWICE, seeds=(0,)),
+        TEACHER,
         digits("paa", width(TINY)),
         digits("paa_twice", width(TINY), TWICE, config="paa", baseline="paa", seeds=FEW),
         taught("lad", seeds=FEW),

@@ -6,28 +6,22 @@ iterations.
 
 from studies.common import TINY, digits, width
 from studies.digits_losses import LOSSES
-from studies.pcb import FLIPS, TWICE
+from studies.pcb import EARLY, FLIPS, TEACHER, taught
 from studies.runner.definition import Study
-
-STUDENT = width(TINY, "model.student")
 
 study = Study(
     name="pcb_losses",
     question="faster",
-    overrides=("train.max_iter=500", FLIPS),
+    overrides=(EARLY, FLIPS),
     seeds=(2, 3, 4),
     data="pcb",
     methods=(
-        digits("teacher", TWICE, seeds=(0,)),
+        TEACHER,
         digits("paa", width(TINY)),
-        digits("lad", STUDENT, teacher="teacher", baseline="paa"),
+        taught("lad"),
         digits("paa_800", width(TINY), "train.max_iter=800", config="paa", baseline="lad"),
-        *(
-            digits(f"{base}_{loss}", STUDENT, teacher="teacher", baseline=base)
-            for loss in LOSSES
-            for base in ("paa", "lad")
-        ),
-        digits("paa_lgd", STUDENT, baseline="paa"),
-        digits("lad_lgd", STUDENT, teacher="teacher", baseline="lad"),
+        *(taught(f"{base}_{loss}", baseline=base) for loss in LOSSES for base in ("paa", "lad")),
+        digits("paa_lgd", width(TINY, "model.student"), baseline="paa"),
+        taught("lad_lgd", baseline="lad"),
     ),
 )
