@@ -13,7 +13,7 @@ from typing import Any
 from studies.common import SMALL, TINY, WIDE, digits, width
 from studies.runner import results
 from studies.runner.definition import Method, Study
-from studies.runner.tables import gains, markdown, mean_interval, spread
+from studies.runner.tables import markdown, mean_gain, spread
 
 COP = "{_target_:lad.modeling.heads.ConditionalObjectness,channels:32,kernel_size:3}"
 IOP = "{_target_:lad.modeling.heads.ImplicitObjectness,channels:32}"
@@ -174,14 +174,13 @@ def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
         method = study.method(row.method)
         runs = results.read_all(folder, method.name)
         networks = [run["networks"] for run in runs.values()]
-        found = gains(folder, method)
         lines.append(
             [
                 method.name,
                 paper_ap(row),
                 spread([x["student"]["AP"] for x in networks]),
                 spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
-                mean_interval([*found.values()]) if found else "",
+                mean_gain(folder, method),
                 str(len(runs)),
             ]
         )

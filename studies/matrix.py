@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studies import digits_detectron2, digits_lgd, digits_losses, pcb_losses
 from studies.runner.definition import Study
-from studies.runner.tables import gains, markdown, mean_interval
+from studies.runner.tables import markdown, mean_gain
 
 LOSSES = {"pkd": "PKD", "bckd": "BCKD", "crosskd": "CrossKD", "pgd": "PGD", "lgd": "LGD"}
 DIGITS = (digits_losses.study, digits_lgd.study)
@@ -47,6 +47,6 @@ def gain(root: Path, studies: Sequence[Study], name: str, baseline: str) -> str:
     for study in studies:
         for method in study.methods:
             compared = replace(method, baseline=baseline)
-            if method.name == name and (found := gains(root / study.name, compared)):
-                return mean_interval([*found.values()])
+            if method.name == name and (found := mean_gain(root / study.name, compared)):
+                return found
     return ""

@@ -84,6 +84,19 @@ def test_tables_by_hand(runner):
     ]
 
 
+def test_gains_between_two_machines_are_marked(runner):
+    lad = STUDY.method("lad")
+    store(runner, "paa", 1.0, 2.0, cpu="A", gpu=None)
+    store(runner, "lad", 3.0, 5.0, cpu="A", gpu=None)
+    assert tables.mean_gain(runner.results, lad) == "+2.5 (-3.9 to +8.9)"
+    results.store(results.path(runner.results, "lad", 1), run_of(5.0, cpu="B", gpu=None))
+    assert tables.differences(STUDY, runner.results).splitlines()[2:] == [
+        "| lad | paa | +2.0, +3.0† | +2.5 (-3.9 to +8.9)† |"
+    ]
+    results.store(results.path(runner.results, "lad", 1), run_of(5.0, cpu="A", gpu="H200"))
+    assert tables.mean_gain(runner.results, lad).endswith(")†")
+
+
 def test_tables_of_two_networks_have_the_second_and_the_switch(runner):
     both = {"student": run_of(1.0)["networks"]["student"], "teacher": {"AP": 2.0}}
     store(runner, "paa", 1.0, networks=both, switch={"student_share": 0.25})

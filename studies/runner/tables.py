@@ -5,11 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import t
 
 from studies.runner import results
 from studies.runner.definition import Method, Study
+
+Run = dict[str, Any]  # as stored
+OTHER_MACHINE = "†"
 
 
 def summary(study: Study, folder: Path) -> str:
@@ -39,12 +43,15 @@ def summary(study: Study, folder: Path) -> str:
 
 
 def differences(study: Study, folder: Path) -> str:
-    """Returns the gain of each method over its baseline, by seed, with a 95 % interval (t)."""
+    """Returns the gain of each method over its baseline, by seed, with a 95 % interval (t).
+
+    "†" marks gains between runs of two processors.
+    """
     rows = []
     for method in study.methods:
-        if found := gains(folder, method):
-            by_seed = ", ".join(signed(x) for x in found.values())
-            rows.append([method.name, method.baseline, by_seed, mean_interval([*found.values()])])
+        if found := pairs(folder, method):
+            by_seed = ", ".join(signed(gain(*pair)) + mark(*pair) for pair in found.values())
+            rows.append([method.name, method.baseline, by_seed, mean_gain(folder, method)])
     return markdown(["method", "against", "AP gained, by seed", "mean, 95 % interval"], rows)
 
 
@@ -75,16 +82,36 @@ def seconds(study: Study, folder: Path) -> str:
     return markdown(["method", "runs", "seconds, evaluations included"], rows)
 
 
-def gains(folder: Path, method: Method) -> dict[int, float]:
-    """Returns what a method's student gains in AP over its baseline's, by seed; {} without one."""
+def pairs(folder: Path, method: Method) -> dict[int, tuple[Run, Run]]:
+    """Returns a method's runs and its baseline's of equal seed, by seed; {} without a baseline."""
     if not method.baseline:
         return {}
-    plain, own = (results.read_all(folder, name) for name in (method.baseline, method.name))
-    return {
-        seed: own[seed]["networks"]["student"]["AP"] - plain[seed]["networks"]["student"]["AP"]
-        for seed in own
-        if seed in plain
-    }
+    own, plain = (results.read_all(folder, name) for name in (method.name, method.baseline))
+    return {seed: (own[seed], plain[seed]) for seed in own if seed in plain}
+
+
+def gains(folder: Path, method: Method) -> dict[int, float]:
+    """Returns what a method's student gains in AP over its baseline's, by seed."""
+    return {seed: gain(*pair) for seed, pair in pairs(folder, method).items()}
+
+
+def gain(own: Run, plain: Run) -> float:
+    """Returns the difference of two students' AP."""
+    return own["networks"]["student"]["AP"] - plain["networks"]["student"]["AP"]
+
+
+def mark(own: Run, plain: Run) -> str:
+    """Returns "†" if two runs were made on different processors, whose rounding differs."""
+    other = any(own.get(key) != plain.get(key) for key in ("cpu", "gpu"))
+    return OTHER_MACHINE if other else ""
+
+
+def mean_gain(folder: Path, method: Method) -> str:
+    """Returns a method's mean gain with interval, and "†" if a pair has it; "" without pairs."""
+    found = pairs(folder, method).values()
+    if not found:
+        return ""
+    return mean_interval([gain(*x) for x in found]) + max(mark(*x) for x in found)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
