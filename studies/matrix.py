@@ -14,7 +14,14 @@ from studies import digits_detectron2, digits_lgd, digits_losses, pcb_losses
 from studies.runner.definition import Study
 from studies.runner.tables import markdown, mean_gain
 
-LOSSES = {"pkd": "PKD", "bckd": "BCKD", "crosskd": "CrossKD", "pgd": "PGD", "lgd": "LGD"}
+LOSSES = {
+    "pkd": "PKD",
+    "bckd": "BCKD",
+    "crosskd": "CrossKD",
+    "pgd": "PGD",
+    "lgd": "LGD",
+    "ld": "LD",
+}
 DIGITS = (digits_losses.study, digits_lgd.study)
 BOARDS = (pcb_losses.study,)
 DETECTRON2 = (digits_detectron2.study,)
@@ -22,6 +29,7 @@ DETECTRON2 = (digits_detectron2.study,)
 NETWORKS: tuple[tuple[str, tuple[Study, ...], str, str], ...] = (
     ("PAA, digits", DIGITS, "paa", "lad"),
     ("PAA, boards", BOARDS, "paa", "lad"),
+    ("GFL, digits", DIGITS, "gfl", "gfl_lad"),
     ("RetinaNet, digits", DETECTRON2, "retinanet", "retinanet_lad"),
     ("FCOS, digits", DETECTRON2, "fcos", "fcos_lad"),
 )

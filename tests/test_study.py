@@ -408,8 +408,8 @@ def test_matrix_of_losses_by_hand(tmp_path):
     page = "<!-- study: digits_losses matrix -->\n<!-- end of study -->"
     lines = refreshed(page, STUDIES, tmp_path).splitlines()
     cell = "+3.0 (-9.7 to +15.7)"
-    assert f"| PAA, digits | the loss, on top of LAD |  | {cell} |  |  |  | {cell} |" in lines
-    assert "| PAA, digits | LAD, on top of the loss |  |  |  |  |  |  |" in lines
+    assert f"| PAA, digits | the loss, on top of LAD |  | {cell} |  |  |  | {cell} |  |" in lines
+    assert "| PAA, digits | LAD, on top of the loss |  |  |  |  |  |  |  |" in lines
 
 
 def test_lad_on_top_of_a_loss_by_hand(tmp_path):
