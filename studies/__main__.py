@@ -25,7 +25,7 @@ from studies.runner import results
 from studies.runner.costs import costs
 from studies.runner.definition import Study
 from studies.runner.jobs import Runner
-from studies.runner.pages import refreshed
+from studies.runner.pages import refreshed, unknown_intervals
 from studies.runner.plots import draw
 from studies.runner.tables import TABLES
 
@@ -103,7 +103,15 @@ def refresh(root: Path, *, write: bool) -> int:
         return 0
     if old:
         print(f"study: other tables than those of the stored runs: {old}; run --update")
-    return int(bool(old))
+        return 1
+    unknown = [
+        f"study: {page.relative_to(ROOT)}: no table has the interval {interval}"
+        for page in PAGES
+        for interval in unknown_intervals(pages[page], "".join(pages.values()))
+    ]
+    for line in unknown:
+        print(line)
+    return int(bool(unknown))
 
 
 if __name__ == "__main__":

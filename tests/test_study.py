@@ -15,7 +15,7 @@ from studies.runner import jobs, results, tables
 from studies.runner.costs import costs
 from studies.runner.definition import Method, Study
 from studies.runner.jobs import Runner
-from studies.runner.pages import refreshed
+from studies.runner.pages import refreshed, unknown_intervals
 from studies.runner.plots import draw
 
 SMALL = ("train.max_iter=4",)
@@ -272,6 +272,15 @@ def test_pages_get_the_tables_of_the_stored_runs(runner):
         refreshed(page.replace("summary", "sum"), {"small": STUDY}, runner.results.parent)
     with pytest.raises(ValueError, match="there is no study 'small'"):
         refreshed(page, {}, runner.results.parent)
+
+
+def test_intervals_in_sentences_are_those_of_a_table():
+    table = "| lad | paa | +1.0, +3.0 | +2.0 (-0.5 to +4.5) |\n"
+    text = "LAD gains 2.0 (-0.5 to 4.5; two seeds), so PAA loses (95 % interval -4.5 to 0.5).\n"
+    assert unknown_intervals(text + table, table) == []
+    assert unknown_intervals("It takes 1.6 to 1.8 s (3 of them).", table) == []
+    assert unknown_intervals("LAD gains 2.0 (-0.4 to 4.5).", table) == ["(-0.4 to 4.5)"]
+    assert len(unknown_intervals(text, "")) == 2
 
 
 def test_a_table_of_some_methods_in_the_order_of_the_page(runner):

@@ -25,6 +25,8 @@ MARK = re.compile(
     r"(?P<text>.*?)<!-- end of study -->",
     re.DOTALL,
 )
+IN_TABLE = re.compile(r"\(([+-]\d+\.\d) to ([+-]\d+\.\d)\)")
+IN_TEXT = re.compile(r"\([^()]*?(-?\d+\.\d) to (-?\d+\.\d)[^()]*\)")
 
 
 def refreshed(text: str, studies: Mapping[str, Study], root: Path) -> str:
@@ -34,6 +36,18 @@ def refreshed(text: str, studies: Mapping[str, Study], root: Path) -> str:
         ValueError: if a mark names a study, a table or a method that does not exist.
     """
     return MARK.sub(lambda match: _refreshed(match, studies, root), text)
+
+
+def unknown_intervals(text: str, pages: str) -> list[str]:
+    """Returns the intervals in a page's sentences that are in no table of all pages.
+
+    "(0.7 to 4.8)" is that of a gain, +0.7 to +4.8, or of a loss, -4.8 to -0.7.
+    """
+    gains = {(float(low), float(high)) for low, high in IN_TABLE.findall(pages)}
+    known = gains | {(-high, -low) for low, high in gains}
+    sentences = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    found = IN_TEXT.finditer(sentences)
+    return [x[0] for x in found if (float(x[1]), float(x[2])) not in known]
 
 
 def _refreshed(match: re.Match, studies: Mapping[str, Study], root: Path) -> str:
