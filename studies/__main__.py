@@ -104,13 +104,9 @@ def refresh(root: Path, *, write: bool) -> int:
     if old:
         print(f"study: other tables than those of the stored runs: {old}; run --update")
         return 1
-    unknown = [
-        f"study: {page.relative_to(ROOT)}: no table has the interval {interval}"
-        for page in PAGES
-        for interval in unknown_intervals(pages[page], "".join(pages.values()))
-    ]
-    for line in unknown:
-        print(line)
+    unknown = [*unknown_intervals(pages)]
+    for page, interval in unknown:
+        print(f"study: {page.relative_to(ROOT)}: no table has the interval {interval}")
     return int(bool(unknown))
 
 

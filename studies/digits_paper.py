@@ -13,7 +13,7 @@ from typing import Any
 from studies.common import SMALL, TINY, WIDE, digits, width
 from studies.runner import results
 from studies.runner.definition import Method, Study
-from studies.runner.tables import markdown, mean_gain, spread
+from studies.runner.tables import markdown, mean_gain, pairs, spread
 
 COP = "{_target_:lad.modeling.heads.ConditionalObjectness,channels:32,kernel_size:3}"
 IOP = "{_target_:lad.modeling.heads.ImplicitObjectness,channels:32}"
@@ -180,7 +180,7 @@ def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
                 paper_ap(row),
                 spread([x["student"]["AP"] for x in networks]),
                 spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
-                mean_gain(folder, method),
+                mean_gain(pairs(folder, method)),
                 str(len(runs)),
             ]
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studies import digits_detectron2, digits_lgd, digits_losses, pcb_losses
 from studies.runner.definition import Study
-from studies.runner.tables import markdown, mean_gain
+from studies.runner.tables import markdown, mean_gain, pairs
 
 LOSSES = {
     "pkd": "PKD",
@@ -55,6 +55,6 @@ def gain(root: Path, studies: Sequence[Study], name: str, baseline: str) -> str:
     for study in studies:
         for method in study.methods:
             compared = replace(method, baseline=baseline)
-            if method.name == name and (found := mean_gain(root / study.name, compared)):
-                return found
+            if method.name == name and (found := pairs(root / study.name, compared)):
+                return mean_gain(found)
     return ""

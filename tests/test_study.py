@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -88,13 +89,13 @@ def test_gains_between_two_machines_are_marked(runner):
     lad = STUDY.method("lad")
     store(runner, "paa", 1.0, 2.0, cpu="A", gpu=None)
     store(runner, "lad", 3.0, 5.0, cpu="A", gpu=None)
-    assert tables.mean_gain(runner.results, lad) == "+2.5 (-3.9 to +8.9)"
+    assert tables.mean_gain(tables.pairs(runner.results, lad)) == "+2.5 (-3.9 to +8.9)"
     results.store(results.path(runner.results, "lad", 1), run_of(5.0, cpu="B", gpu=None))
     assert tables.differences(STUDY, runner.results).splitlines()[2:] == [
         "| lad | paa | +2.0, +3.0† | +2.5 (-3.9 to +8.9)† |"
     ]
     results.store(results.path(runner.results, "lad", 1), run_of(5.0, cpu="A", gpu="H200"))
-    assert tables.mean_gain(runner.results, lad).endswith(")†")
+    assert tables.mean_gain(tables.pairs(runner.results, lad)).endswith(")†")
 
 
 def test_tables_of_two_networks_have_the_second_and_the_switch(runner):
@@ -275,12 +276,15 @@ def test_pages_get_the_tables_of_the_stored_runs(runner):
 
 
 def test_intervals_in_sentences_are_those_of_a_table():
+    def unknown(text: str, table: str) -> list[str]:
+        return [interval for _, interval in unknown_intervals({Path("a"): text, Path("b"): table})]
+
     table = "| lad | paa | +1.0, +3.0 | +2.0 (-0.5 to +4.5) |\n"
     text = "LAD gains 2.0 (-0.5 to 4.5; two seeds), so PAA loses (95 % interval -4.5 to 0.5).\n"
-    assert unknown_intervals(text + table, table) == []
-    assert unknown_intervals("It takes 1.6 to 1.8 s (3 of them).", table) == []
-    assert unknown_intervals("LAD gains 2.0 (-0.4 to 4.5).", table) == ["(-0.4 to 4.5)"]
-    assert len(unknown_intervals(text, "")) == 2
+    assert unknown(text + table, table) == []
+    assert unknown("It takes 1.6 to 1.8 s (3 of them).", table) == []
+    assert unknown("LAD gains 2.0 (-0.4 to 4.5).", table) == ["(-0.4 to 4.5)"]
+    assert len(unknown(text, "")) == 2
 
 
 def test_a_table_of_some_methods_in_the_order_of_the_page(runner):

@@ -11,7 +11,7 @@ be named too, such as table2; of digits_losses the matrix over the studies of di
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,16 +38,19 @@ def refreshed(text: str, studies: Mapping[str, Study], root: Path) -> str:
     return MARK.sub(lambda match: _refreshed(match, studies, root), text)
 
 
-def unknown_intervals(text: str, pages: str) -> list[str]:
-    """Returns the intervals in a page's sentences that are in no table of all pages.
+def unknown_intervals(pages: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
+    """Yields the intervals in sentences that no table of the pages has, each with its page.
 
     "(0.7 to 4.8)" is that of a gain, +0.7 to +4.8, or of a loss, -4.8 to -0.7.
     """
-    gains = {(float(low), float(high)) for low, high in IN_TABLE.findall(pages)}
+    found = IN_TABLE.findall("".join(pages.values()))
+    gains = {(float(low), float(high)) for low, high in found}
     known = gains | {(-high, -low) for low, high in gains}
-    sentences = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
-    found = IN_TEXT.finditer(sentences)
-    return [x[0] for x in found if (float(x[1]), float(x[2])) not in known]
+    for page, text in pages.items():
+        sentences = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+        for interval in IN_TEXT.finditer(sentences):
+            if (float(interval[1]), float(interval[2])) not in known:
+                yield page, interval[0]
 
 
 def _refreshed(match: re.Match, studies: Mapping[str, Study], root: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from scipy.stats import t
 from studies.runner import results
 from studies.runner.definition import Method, Study
 
-Run = dict[str, Any]  # as stored
-OTHER_MACHINE = "†"
+Pair = tuple[dict[str, Any], dict[str, Any]]  # a method's run and its baseline's, as stored
 
 
 def summary(study: Study, folder: Path) -> str:
@@ -50,8 +49,8 @@ def differences(study: Study, folder: Path) -> str:
     rows = []
     for method in study.methods:
         if found := pairs(folder, method):
-            by_seed = ", ".join(signed(gain(*pair)) + mark(*pair) for pair in found.values())
-            rows.append([method.name, method.baseline, by_seed, mean_gain(folder, method)])
+            by_seed = ", ".join(signed(gain(pair)) + mark([pair]) for pair in found.values())
+            rows.append([method.name, method.baseline, by_seed, mean_gain(found)])
     return markdown(["method", "against", "AP gained, by seed", "mean, 95 % interval"], rows)
 
 
@@ -82,7 +81,7 @@ def seconds(study: Study, folder: Path) -> str:
     return markdown(["method", "runs", "seconds, evaluations included"], rows)
 
 
-def pairs(folder: Path, method: Method) -> dict[int, tuple[Run, Run]]:
+def pairs(folder: Path, method: Method) -> dict[int, Pair]:
     """Returns a method's runs and its baseline's of equal seed, by seed; {} without a baseline."""
     if not method.baseline:
         return {}
@@ -92,26 +91,26 @@ def pairs(folder: Path, method: Method) -> dict[int, tuple[Run, Run]]:
 
 def gains(folder: Path, method: Method) -> dict[int, float]:
     """Returns what a method's student gains in AP over its baseline's, by seed."""
-    return {seed: gain(*pair) for seed, pair in pairs(folder, method).items()}
+    return {seed: gain(pair) for seed, pair in pairs(folder, method).items()}
 
 
-def gain(own: Run, plain: Run) -> float:
+def gain(pair: Pair) -> float:
     """Returns the difference of two students' AP."""
+    own, plain = pair
     return own["networks"]["student"]["AP"] - plain["networks"]["student"]["AP"]
 
 
-def mark(own: Run, plain: Run) -> str:
-    """Returns "†" if two runs were made on different processors, whose rounding differs."""
-    other = any(own.get(key) != plain.get(key) for key in ("cpu", "gpu"))
-    return OTHER_MACHINE if other else ""
+def mark(found: Iterable[Pair]) -> str:
+    """Returns "†" if a pair was made on two processors, whose rounding differs."""
+    keys = "cpu", "gpu"
+    return "†" if any(own.get(x) != plain.get(x) for own, plain in found for x in keys) else ""
 
 
-def mean_gain(folder: Path, method: Method) -> str:
-    """Returns a method's mean gain with interval, and "†" if a pair has it; "" without pairs."""
-    found = pairs(folder, method).values()
+def mean_gain(found: Mapping[int, Pair]) -> str:
+    """Returns the mean gain of pairs by seed, with interval and mark; "" without pairs."""
     if not found:
         return ""
-    return mean_interval([gain(*x) for x in found]) + max(mark(*x) for x in found)
+    return mean_interval([gain(pair) for pair in found.values()]) + mark(found.values())
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
