@@ -11,6 +11,7 @@ from studies import (
     digits_short,
     pcb,
     pcb_losses,
+    pcb_resnet,
 )
 
 _ALL = (
@@ -24,5 +25,6 @@ _ALL = (
     digits_long,
     pcb,
     pcb_losses,
+    pcb_resnet,
 )
 STUDIES = {x.study.name: x.study for x in _ALL}
