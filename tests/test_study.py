@@ -128,7 +128,7 @@ def test_cost_of_a_step_stands_in_the_table(runner):
     store(runner, "lad", 2.0)
     results.store(results.cost_path(runner.results), {"unit": "paa", "ratios": {"lad": 1.456}})
     header, _, paa, lad = tables.summary(STUDY, runner.results).splitlines()
-    assert header.endswith("| CPU time of losses and gradients, paa = 1 |")
+    assert header.endswith("| CPU time of a step's losses and gradients, paa = 1 |")
     assert paa.endswith("| 5.0 |  |")
     assert lad.endswith("| 5.0 | 1.46 |")
 

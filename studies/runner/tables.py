@@ -24,7 +24,7 @@ def summary(study: Study, folder: Path) -> str:
     cost = results.read(file) if file.is_file() else {"unit": "", "ratios": {}}
     columns = ["method", "iterations", "seeds", "AP", "AP50", "AP75"]
     columns += ["AP of the second network", "student taught"]
-    columns += [f"CPU time of losses and gradients, {cost['unit']} = 1"]
+    columns += [f"CPU time of a step's losses and gradients, {cost['unit']} = 1"]
     rows = []
     for method in study.methods:
         runs = list(results.read_all(folder, method.name).values())
