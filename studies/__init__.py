@@ -10,6 +10,7 @@ from studies import (
     digits_paper,
     digits_short,
     pcb,
+    pcb_detectron2,
     pcb_losses,
     pcb_resnet,
 )
@@ -25,6 +26,7 @@ _ALL = (
     digits_long,
     pcb,
     pcb_losses,
+    pcb_detectron2,
     pcb_resnet,
 )
 STUDIES = {x.study.name: x.study for x in _ALL}

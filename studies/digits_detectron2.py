@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from studies.common import SHORT, TEACHER, digits
+from studies.common import SHORT, SMALL, TEACHER, digits, width
 from studies.runner.definition import Method, Study
 
 _LOSSES = "lad.modeling.distill_losses"
@@ -31,19 +31,22 @@ def use(assigner: str) -> str:
     return f"model.assigner={{_target_:{assigner},num_classes:10}}"
 
 
-def rows(network: str, assigner: str, teacher: Method) -> Iterator[Method]:
+def rows(
+    network: str, assigner: str, teacher: Method, student_width: int = SMALL, longer: int = 700
+) -> Iterator[Method]:
     """The network with its static rule, the assigner, LAD, and the latter two with each loss."""
     static, lad = f"{network}_static", f"{network}_lad"
-    yield digits(static, config=network)
-    yield digits(network, use(assigner), baseline=static)
-    yield digits(lad, teacher=teacher.name, baseline=network)
+    alone, taught = width(student_width), width(student_width, "model.student")
+    yield digits(static, alone, config=network)
+    yield digits(network, alone, use(assigner), baseline=static)
+    yield digits(lad, taught, teacher=teacher.name, baseline=network)
     for base, labels in ((network, (OWN_LABELS,)), (lad, ())):
         for name, loss in LOSSES.items():
-            overrides = *labels, f"model.distill_losses=[{{_target_:{loss}}}]"
+            overrides = taught, *labels, f"model.distill_losses=[{{_target_:{loss}}}]"
             options = {"config": lad, "teacher": teacher.name, "baseline": base}
             yield digits(f"{base}_{name}", *overrides, **options)
-    longer = use(assigner), "train.max_iter=700"
-    yield digits(f"{network}_700", *longer, config=network, baseline=f"{lad}_crosskd")
+    overrides = alone, use(assigner), f"train.max_iter={longer}"
+    yield digits(f"{network}_{longer}", *overrides, config=network, baseline=f"{lad}_crosskd")
 
 
 FCOS_TEACHER = digits("fcos_teacher", *TEACHER.overrides, seeds=TEACHER.seeds)

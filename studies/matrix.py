@@ -1,7 +1,7 @@
 """What each distillation loss gains on each network, and LAD with and without it: one table.
 
-The runs are those of the studies `digits_losses`, `digits_lgd`, `digits_detectron2` and
-`pcb_losses`.
+The runs are those of the studies `digits_losses`, `digits_lgd`, `digits_detectron2`, `pcb_losses`
+and `pcb_detectron2`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from studies import digits_detectron2, digits_lgd, digits_losses, pcb_losses
+from studies import digits_detectron2, digits_lgd, digits_losses, pcb_detectron2, pcb_losses
 from studies.runner.definition import Study
 from studies.runner.tables import markdown, mean_gain, pairs
 
@@ -23,15 +23,18 @@ LOSSES = {
     "ld": "LD",
 }
 DIGITS = (digits_losses.study, digits_lgd.study)
-BOARDS = (pcb_losses.study,)
 DETECTRON2 = (digits_detectron2.study,)
+BOARDS = (pcb_losses.study,)
+DETECTRON2_BOARDS = (pcb_detectron2.study,)
 # Network and data, the studies that have it, and its methods without a loss: own labels, LAD.
 NETWORKS: tuple[tuple[str, tuple[Study, ...], str, str], ...] = (
     ("PAA, digits", DIGITS, "paa", "lad"),
     ("PAA, boards", BOARDS, "paa", "lad"),
     ("GFL, digits", DIGITS, "gfl", "gfl_lad"),
     ("RetinaNet, digits", DETECTRON2, "retinanet", "retinanet_lad"),
+    ("RetinaNet, boards", DETECTRON2_BOARDS, "retinanet", "retinanet_lad"),
     ("FCOS, digits", DETECTRON2, "fcos", "fcos_lad"),
+    ("FCOS, boards", DETECTRON2_BOARDS, "fcos", "fcos_lad"),
 )
 
 

@@ -1,0 +1,28 @@
+"""The field's distillation losses on Detectron2's RetinaNet and FCOS, on circuit boards.
+
+The methods are those of digit scenes (digits_detectron2), the students as narrow as those of pcb,
+the teachers three times as wide and trained for 1,200 iterations.
+"""
+
+from studies.common import TINY, digits
+from studies.digits_detectron2 import PAA, SIMOTA, rows
+from studies.pcb import EARLY, FLIPS
+from studies.runner.definition import Study
+
+_LONGER = "train.max_iter=1200"
+TEACHER = digits("teacher", _LONGER, seeds=(0,))
+FCOS_TEACHER = digits("fcos_teacher", _LONGER, seeds=(0,))
+
+study = Study(
+    name="pcb_detectron2",
+    question="faster",
+    overrides=(EARLY, FLIPS),
+    data="pcb",
+    evaluations=2,
+    methods=(
+        TEACHER,
+        *rows("retinanet", PAA, TEACHER, TINY, longer=900),
+        FCOS_TEACHER,
+        *rows("fcos", SIMOTA, FCOS_TEACHER, TINY, longer=900),
+    ),
+)
