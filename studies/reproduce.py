@@ -1,7 +1,8 @@
 """Runs a table of the LAD paper in miniature, or says how to run it on COCO.
 
     python tools/reproduce.py                          list the tables
-    python tools/reproduce.py table2 --workers 2       on digit scenes: train what is missing
+    python tools/reproduce.py table2 --workers 2       on digit scenes: train what is not stored
+    python tools/reproduce.py table2 --results DIR     on digit scenes: train all that DIR lacks
     python tools/reproduce.py table2 --data coco       the commands, and the paper's AP against ours
 
 On COCO nothing is started: each row prints its command, what it needs before, and its length.
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--data", choices=("digits", "coco"), default="digits")
     parser.add_argument("--seeds", type=int, nargs="+", help="on digits; by default 0 1 2")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time on digits")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs/results", metavar="DIR")
     parser.add_argument("--show", action="store_true", help="on digits: train nothing")
     args = parser.parse_args()
     if args.table is None:
@@ -47,7 +49,7 @@ def main() -> int:
         if args.data == "coco":
             print("\n\n".join([*map(coco_row, rows), coco_table(rows)]))
             return 0
-        runner = Runner(study, ROOT / "docs/results" / study.name, Path("output/study"), Path())
+        runner = Runner(study, args.results / study.name, Path("output/study"), Path())
         if not args.show:
             names = [row.method for row in rows]
             names += [study.method(name).baseline for name in names]
@@ -79,7 +81,7 @@ def batch_size(config: DictConfig) -> int:
 def origin(path: str) -> str:
     """Returns where a checkpoint comes from."""
     if not path.startswith("output/"):
-        return "see docs/backbones.md"
+        return "its address is in configs/common/weights.py"
     config = Path(path).parent.relative_to("output").with_suffix(".py")
     return f"train configs/{config}, or see docs/checkpoints.md"
 
