@@ -13,7 +13,7 @@ from studies.common import SHORT, SMALL, TEACHER, digits, width
 from studies.runner.definition import Method, Study
 
 _LOSSES = "lad.modeling.distill_losses"
-_LABEL_TEACHER = f"{_LOSSES}.lgd.LabelGuidedTeacher,channels:32,num_classes:10,label_width:16"
+_LABEL_TEACHER = f"{_LOSSES}.lgd.LabelGuidedTeacher,channels:32,CLASSES,label_width:16"
 LOSSES = {
     "pkd": f"{_LOSSES}.pkd.PKD",
     "bckd": f"{_LOSSES}.bckd.BCKD",
@@ -26,26 +26,33 @@ PAA = "lad.assignment.paa.PAAAssigner,cost:{_target_:lad.assignment.costs.PAACos
 SIMOTA = "lad.assignment.simota.SimOTAAssigner"
 
 
-def use(assigner: str) -> str:
+def use(assigner: str, num_classes: int = 10) -> str:
     """An override of a detector's assigner."""
-    return f"model.assigner={{_target_:{assigner},num_classes:10}}"
+    return f"model.assigner={{_target_:{assigner},num_classes:{num_classes}}}"
 
 
 def rows(
-    network: str, assigner: str, teacher: Method, student_width: int = SMALL, longer: int = 700
+    network: str,
+    assigner: str,
+    teacher: Method,
+    *,
+    student_width: int = SMALL,
+    num_classes: int = 10,
+    longer: int = 700,
 ) -> Iterator[Method]:
     """The network with its static rule, the assigner, LAD, and the latter two with each loss."""
     static, lad = f"{network}_static", f"{network}_lad"
     alone, taught = width(student_width), width(student_width, "model.student")
     yield digits(static, alone, config=network)
-    yield digits(network, alone, use(assigner), baseline=static)
+    yield digits(network, alone, use(assigner, num_classes), baseline=static)
     yield digits(lad, taught, teacher=teacher.name, baseline=network)
     for base, labels in ((network, (OWN_LABELS,)), (lad, ())):
         for name, loss in LOSSES.items():
+            loss = loss.replace("CLASSES", f"num_classes:{num_classes}")
             overrides = taught, *labels, f"model.distill_losses=[{{_target_:{loss}}}]"
             options = {"config": lad, "teacher": teacher.name, "baseline": base}
             yield digits(f"{base}_{name}", *overrides, **options)
-    overrides = alone, use(assigner), f"train.max_iter={longer}"
+    overrides = alone, use(assigner, num_classes), f"train.max_iter={longer}"
     yield digits(f"{network}_{longer}", *overrides, config=network, baseline=f"{lad}_crosskd")
 
 

@@ -10,6 +10,7 @@ from studies.pcb import EARLY, FLIPS
 from studies.runner.definition import Study
 
 _LONGER = "train.max_iter=1200"
+_BOARDS = {"student_width": TINY, "num_classes": 6, "longer": 900}
 TEACHER = digits("teacher", _LONGER, seeds=(0,))
 FCOS_TEACHER = digits("fcos_teacher", _LONGER, seeds=(0,))
 
@@ -21,8 +22,8 @@ study = Study(
     evaluations=2,
     methods=(
         TEACHER,
-        *rows("retinanet", PAA, TEACHER, TINY, longer=900),
+        *rows("retinanet", PAA, TEACHER, **_BOARDS),
         FCOS_TEACHER,
-        *rows("fcos", SIMOTA, FCOS_TEACHER, TINY, longer=900),
+        *rows("fcos", SIMOTA, FCOS_TEACHER, **_BOARDS),
     ),
 )
