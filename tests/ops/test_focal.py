@@ -29,6 +29,17 @@ def test_halves_equal_fvcores_focal_loss_and_gradient(activation):
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
+@activations
+def test_only_a_score_that_is_nan_has_a_loss_that_is(activation):
+    scores = scores_of(LOGITS[:3], activation)
+    scores[1] = torch.nan
+    found = [half(scores, activation, 0.25, 2.0) for half in (focal_negative, focal_positive)]
+    found.append(focal_negative_sum(scores[:, None], activation, 0.25, 2.0))
+    found.append(quality_focal(scores, activation, torch.full((3,), 0.5), 2.0))
+    for loss in found:
+        assert loss.isnan().tolist() == [False, True, False]
+
+
 def test_gamma_zero_is_weighted_cross_entropy():
     expected = F.binary_cross_entropy_with_logits(LOGITS, torch.ones_like(LOGITS), reduction="none")
     torch.testing.assert_close(focal_positive(LOGITS, "sigmoid", 0.25, 0.0), 0.25 * expected)

@@ -116,9 +116,17 @@ class Detectron2Network(DenseNetwork):
     def losses(
         self, predictions: DensePredictions, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
-        """Returns the losses of Detectron2's class, in float32 also under autocast."""
+        """Returns the losses of Detectron2's class, in float32 also under autocast.
+
+        They are NaN if the regression is not finite, at which its IoU losses fail.
+        """
         with torch.autocast(predictions.scores.device.type, enabled=False):
-            return self.detectron2_losses(predictions.float(), assignment, targets)
+            predictions = predictions.float()
+            regression = predictions.regression
+            predictions = predictions._replace(regression=regression.nan_to_num())
+            losses = self.detectron2_losses(predictions, assignment, targets)
+            first = next(iter(losses))
+            return {**losses, first: losses[first] + 0.0 * regression.sum()}
 
     @contextmanager
     def second_pass(self) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import ImageList
@@ -43,6 +45,18 @@ class RCNN(DenseNetwork, GeneralizedRCNN):
         """K."""
         return self.roi_heads.num_classes
 
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """As Detectron2's, but the losses are NaN where its RPN refuses what is not finite."""
+        try:
+            return super().forward(batched_inputs)
+        except FloatingPointError:
+            return self._diverged()
+
+    def _diverged(self) -> dict[str, Tensor]:
+        # Every parameter takes part: other processes wait for its gradient.
+        sums = [p.sum() for p in self.parameters() if p.requires_grad]
+        return {"loss_rpn_cls": torch.stack(sums).sum() * math.nan}
+
     def predict(self, features: list[Tensor]) -> Any:
         """Returns the features: what follows needs the labels."""
         return features
@@ -68,16 +82,14 @@ class RCNN(DenseNetwork, GeneralizedRCNN):
                 "Mask R-CNN needs instance masks: set dataloader.train.mapper.use_instance_mask="
                 "true and dataloader.train.mapper.instance_mask_format=bitmask"
             )
-        if self.roi_heads.mask_on and targets.masks is None:
-            raise ValueError(
-                "Mask R-CNN needs instance masks: set dataloader.train.mapper.use_instance_mask="
-                "true and dataloader.train.mapper.instance_mask_format=bitmask"
-            )
         maps = dict(zip(self.head_in_features, predictions, strict=True))
         instances = targets.to_instances()
         # Neither reads the pixels.
         images = ImageList(predictions[0], [x.image_size for x in instances])
-        proposals, losses = self.proposal_generator(images, maps, instances)
+        try:
+            proposals, losses = self.proposal_generator(images, maps, instances)
+        except FloatingPointError:
+            return self._diverged()
         return {**losses, **self.roi_heads(images, maps, proposals, instances)[1]}
 
     @contextmanager

@@ -27,9 +27,7 @@ def focal_negative(scores: Tensor, activation: str, alpha: float, gamma: float) 
     entropy = (
         F.softplus(scores)
         if activation == "sigmoid"
-        else F.binary_cross_entropy(
-            scores, scores.new_zeros(()).expand_as(scores), reduction="none"
-        )
+        else _cross_entropy(scores, scores.new_zeros(()).expand_as(scores))
     )
     return (1 - alpha) * probability**gamma * entropy
 
@@ -74,9 +72,7 @@ def focal_positive(scores: Tensor, activation: str, alpha: float, gamma: float) 
     """Loss of scores whose target is 1, elementwise; arguments as `focal_negative`."""
     if activation == "sigmoid":
         return alpha * (-scores).sigmoid() ** gamma * F.softplus(-scores)
-    entropy = F.binary_cross_entropy(
-        scores, scores.new_ones(()).expand_as(scores), reduction="none"
-    )
+    entropy = _cross_entropy(scores, scores.new_ones(()).expand_as(scores))
     return alpha * (1 - scores) ** gamma * entropy
 
 
@@ -90,7 +86,13 @@ def cross_entropy(scores: Tensor, activation: str, target: Tensor) -> Tensor:
     """
     if activation == "sigmoid":
         return F.binary_cross_entropy_with_logits(scores, target, reduction="none")
-    return F.binary_cross_entropy(scores, target, reduction="none")
+    return _cross_entropy(scores, target)
+
+
+def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
+    """Returns PyTorch's, but NaN where the probability is: PyTorch fails at one, also on a GPU."""
+    entropy = F.binary_cross_entropy(probability.nan_to_num(0.0), target, reduction="none")
+    return entropy + 0.0 * probability
 
 
 def quality_focal(scores: Tensor, activation: str, quality: Tensor, beta: float) -> Tensor:
