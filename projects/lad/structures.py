@@ -249,16 +249,17 @@ class Targets(NamedTuple):
 
 
 def _stack_masks(instances: list[Instances]) -> Tensor | None:
-    """Returns the (G, H, W) masks, None unless all images have bit masks."""
-    if not all(x.has("gt_masks") and isinstance(x.gt_masks, BitMasks) for x in instances):
-        return None
+    """Returns the (G, H, W) masks, None unless all images with objects have bit masks."""
     height, width = (max(sizes) for sizes in zip(*(x.image_size for x in instances), strict=True))
-    return torch.cat(
-        [
-            F.pad(x.gt_masks.tensor, (0, width - x.image_size[1], 0, height - x.image_size[0]))
-            for x in instances
-        ]
-    )
+    masks = [torch.zeros(0, height, width, dtype=torch.bool, device=instances[0].gt_classes.device)]
+    for image in instances:
+        if not len(image):  # Detectron2's mapper gives it no masks
+            continue
+        if not (image.has("gt_masks") and isinstance(image.gt_masks, BitMasks)):
+            return None
+        right, bottom = width - image.image_size[1], height - image.image_size[0]
+        masks.append(F.pad(image.gt_masks.tensor, (0, right, 0, bottom)))
+    return torch.cat(masks)
 
 
 class Candidates(NamedTuple):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -41,7 +42,7 @@ def train(model, hooks, *, start=0, stop=4, before_update=None) -> list[dict]:
         optimizer.register_step_pre_hook(before_update)
     trainer = Trainer(model, Loader(), optimizer)
     trainer.register_hooks(hooks)
-    trainer.max_iter = 4
+    trainer.start_iter, trainer.max_iter = start, 4
     weights = []
     with EventStorage(start) as trainer.storage:
         trainer.before_train()
@@ -68,6 +69,23 @@ def test_progress_is_the_share_of_iterations_before():
     shares.clear()
     train(model, [ProgressHook()], start=3)
     assert shares == [0.75], "also of a resumed training"
+
+
+def test_averaged_weights_and_a_resumed_evaluation_know_the_progress():
+    model, seen = make_model(), []
+    ema = EMAHook(model, 0.9)
+    losses = [model.distill_losses[0], ema.model.distill_losses[0]]
+    train(model, [ProgressHook(), ema])
+    assert [x.progress.share for x in losses] == [0.75, 0.75]
+    model.progress.share = 0.0
+
+    class Evaluation(HookBase):
+        def before_train(self):
+            seen.append([x.progress.share for x in losses])
+
+    train(model, [ProgressHook(), Evaluation()], start=3)
+    train(make_model(), [ProgressHook(), Evaluation()])
+    assert seen[0] == [0.5, 0.5], "as after iteration 2, which the training had done"
 
 
 def test_progress_of_a_model_that_does_not_ask():

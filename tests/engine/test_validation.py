@@ -58,17 +58,29 @@ def test_means_of_the_losses_of_training_and_nothing_changes(name):
         with EventStorage(), torch.no_grad():
             apart.append(twin(batch))
     for key in apart[0]:
-        if name in ("paa", "colad"):  # the others' normalizers move over the batches
+        if name in ("paa", "colad"):  # the others divide by a moving mean in training
             mean = sum(x[key].item() for x in apart) / len(apart)
             assert losses[f"val/{key}"] == pytest.approx(mean, rel=1e-5)
     total = sum(x for k, x in losses.items() if k != "val/total_loss")
     assert losses["val/total_loss"] == pytest.approx(total)
 
 
-def test_averaged_weights_have_losses_too():
-    model = make_paa(0).train()
+@pytest.mark.parametrize("name", MODELS)
+def test_averaged_weights_have_losses_too(name):
+    model = MODELS[name]().train()
     losses = mean_losses(EMAHook(model, 0.9).model, BATCHES)
     assert losses == pytest.approx(mean_losses(model, BATCHES))
+
+
+@pytest.mark.parametrize("make", [make_retinanet, make_fcos])
+def test_detectron2s_losses_depend_on_weights_and_images_alone(make):
+    model = make(0).train()
+    losses = mean_losses(model, BATCHES)
+    model.loss_normalizer = 1000.0  # of a training with large batches
+    assert mean_losses(model, BATCHES) == losses
+    apart = [mean_losses(model, [batch]) for batch in BATCHES]
+    for name, loss in losses.items():
+        assert loss == pytest.approx(sum(x[name] for x in apart) / len(apart))
 
 
 def test_batch_norm_and_dropout_are_in_evaluation_mode():

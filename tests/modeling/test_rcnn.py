@@ -1,6 +1,7 @@
 """Detectron2's Faster and Mask R-CNN as students of LGD."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
 from helpers import ToyLoss, make_batch, make_lgd, make_paa
+from lad.engine.validation import mean_losses
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, Distillation
 from lad.modeling.rcnn import RCNN
@@ -91,6 +93,25 @@ def test_lgd_trains_everything(masks, batch, storage):
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     assert {"rpn/num_pos_anchors", "second_pass/rpn/num_pos_anchors"} <= storage.latest().keys()
+
+
+def test_an_image_without_objects_needs_no_masks():
+    model, empty = make_model(masks=True), make_batch([[]], seed=3)
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)  # both sample proposals
+    losses = model(with_masks(BATCH) + empty)
+    torch.manual_seed(1)
+    expected = twin(with_masks(BATCH) + with_masks(empty))
+    assert all(torch.equal(x, expected[name]) for name, x in losses.items())
+    assert all(x.isfinite() for x in model(empty).values())
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_losses_on_test_images(masks):
+    batches = [with_masks(BATCH) if masks else BATCH, EMPTY]
+    losses = mean_losses(make_model(masks=masks), batches)
+    assert ("val/loss_mask" in losses) == masks and "val/loss_lgd" in losses
+    assert all(map(math.isfinite, losses.values()))
 
 
 def test_running_statistics_are_those_of_the_students_features():

@@ -116,7 +116,7 @@ class EMAHook(HookBase):
     After step t = 0, 1, ... average = d * average + (1 - d) * weights with
     d = min(decay, (1 + t) / (10 + t)): the initial weights soon lose influence. Buffers and
     parameters that are not trained are copied; frozen networks, such as LAD's teacher, are shared
-    with the model.
+    with the model, and so are the training's progress and its roles.
 
     Args:
         model: the trained model, without DDP.
@@ -135,8 +135,10 @@ class EMAHook(HookBase):
         self._source = model
         self._decay = decay
         self._saved: dict[str, Tensor] = {}
-        frozen = [x for x in model_info(model).networks.values() if is_frozen(x)]
-        self.model = copy.deepcopy(model, {id(x): x for x in frozen}).requires_grad_(False).eval()
+        info = model_info(model)
+        frozen = [x for x in info.networks.values() if is_frozen(x)]
+        shared = {id(x): x for x in (*frozen, info.progress, info.roles)}
+        self.model = copy.deepcopy(model, shared).requires_grad_(False).eval()
 
     def before_train(self) -> None:
         """Starts from the loaded weights, or from the averages of a resumed run."""

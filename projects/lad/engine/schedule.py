@@ -15,11 +15,18 @@ class ProgressHook(HookBase):
     It has no state: a resumed training goes on at its iteration.
     """
 
+    def before_train(self) -> None:
+        """Sets the last step's share, for an evaluation that a resumed training repeats."""
+        self._set(max(self.trainer.start_iter - 1, 0))
+
     def before_step(self) -> None:
         """Sets the share of iterations before this one."""
+        self._set(self.trainer.iter)
+
+    def _set(self, iteration: int) -> None:
         progress = model_info(unwrap(self.trainer.model)).progress
         if progress is not None:
-            progress.share = self.trainer.iter / self.trainer.max_iter
+            progress.share = iteration / self.trainer.max_iter
 
 
 class FreezeBackbone(ModelHook):

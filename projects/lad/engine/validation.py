@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.roi_heads import ROIHeads
+from detectron2.modeling.roi_heads import BaseMaskRCNNHead, ROIHeads
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +21,7 @@ from lad.data.loader import seeded
 from lad.engine.config import build
 
 # Detectors that give losses or detections, depending on their mode.
-_DETECTORS = (DenseDetector, GeneralizedRCNN, RPN, ROIHeads)
+_DETECTORS = (DenseDetector, GeneralizedRCNN, RPN, ROIHeads, BaseMaskRCNNHead)
 _NODE = "dataloader.test"
 
 
@@ -94,9 +95,24 @@ def mean_losses(model: nn.Module, loader: Iterable[list[dict]]) -> dict[str, flo
 
 
 def _copy_for_losses(model: nn.Module) -> nn.Module:
-    """Returns a copy whose detectors, but not their parts, are in training mode."""
+    """Returns a copy whose detectors, but not their parts, are in training mode.
+
+    The losses of Detectron2's dense detectors are divided by each batch's own number, not by a mean
+    over the training's batches.
+    """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if module is model or isinstance(module, _DETECTORS):
             module.training = True
+        if isinstance(module, DenseDetector):
+            module._ema_update = partial(_own_normalizer, module)
     return model
+
+
+def _own_normalizer(
+    network: DenseDetector, name: str, value: float, initial_value: float, momentum: float = 0.9
+) -> float:
+    """Takes the place of Detectron2's moving mean; a second pass has the first one's number."""
+    if not getattr(network, "_is_second_pass", False):
+        setattr(network, name, value)
+    return getattr(network, name)
