@@ -3,6 +3,7 @@ import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from helpers import generic, make_anchors, make_targets, matrix_owners, random_boxes
+from lad.assignment import candidates as candidates_module
 from lad.assignment.candidates import (
     center_candidates,
     centers,
@@ -67,6 +68,15 @@ def side_by_side() -> Anchors:
     """Four anchors of 10 x 10 pixels in a row, not regular for the fast path."""
     boxes = torch.tensor([[10.0 * i, 0.0, 10.0 * i + 10, 10.0] for i in range(4)])
     return Anchors(boxes, (4,), (10,))
+
+
+@pytest.mark.parametrize("size", [1, 4000])
+def test_some_objects_at_a_time_have_the_candidates_of_all(size, monkeypatch):
+    anchors, targets = nine_per_cell(96, 128), scenes(0)
+    expected = iou_candidates(anchors, targets)
+    monkeypatch.setattr(candidates_module, "_MATRIX", size)
+    assert same(iou_candidates(anchors, targets), expected) and len(expected.gt)
+    assert torch.equal(owners(anchors, targets), matrix_owners(anchors, targets))
 
 
 def test_candidates_by_iou_worked_by_hand():

@@ -58,10 +58,11 @@ def test_which_models_have_a_frozen_teacher():
     assert not frozen_teacher(CoLAD(**pair, switch=RoleSwitch(indicator=StdMean())))
 
 
-def trained(hook, student_ap, *, start=0):
+def trained(hook, student_ap, *, start=0, losses=()):
     """Runs the hook through three iterations; the student is evaluated in the second and last."""
     with EventStorage(start) as storage:
-        hook.trainer = SimpleNamespace(start_iter=start, storage=storage)
+        model = SimpleNamespace(distill_losses=losses)
+        hook.trainer = SimpleNamespace(start_iter=start, storage=storage, model=model)
         hook.before_train()
         for iteration in range(start, 3):
             storage.iter = iteration
@@ -98,7 +99,13 @@ def test_each_evaluation_of_a_better_student_warns(caplog):
     trained(evaluation([]), 40.5)
     lines = [x.getMessage() for x in caplog.records if "is above" in x.getMessage()]
     assert len(lines) == 2
-    assert lines[0].startswith("The student's bbox/AP, 40.5, is above its teacher's, 40.0: ")
+    start = "The student's bbox/AP, 40.5, is above its teacher's, 40.0: use a better teacher"
+    assert lines[0] == start, "LAD alone has no loss that could end"
+    caplog.clear()
+    trained(evaluation([]), 40.5, losses=[1])
+    assert (
+        caplog.messages[0] == f"{start}, or let the loss end earlier (model.distill_losses.0.until)"
+    )
 
 
 def test_a_resumed_training_knows_the_figures(caplog):

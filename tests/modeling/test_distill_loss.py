@@ -101,10 +101,14 @@ def test_intermediates_are_collected_in_one_run():
     assert nothing == {} and not model.head.class_tower._forward_hooks
 
 
-def test_two_losses_of_one_name_are_refused():
-    model = LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=[ToyLoss(), ToyLoss()])
-    with pytest.raises(ValueError, match="two losses are named loss_toy"):
-        model(BATCH)
+def test_two_losses_of_one_class_are_told_apart():
+    losses = [ToyLoss(until=0.5), ToyLoss(start=0.5)]
+    model = LAD(student=make_paa(0), teacher=make_paa(1), distill_losses=losses).train()
+    found = model(BATCH)
+    assert found["loss_toy"] > 0 and found["loss_toy.1"] == 0
+    model.progress.share = 0.6
+    found = model(BATCH)
+    assert found["loss_toy"] == 0 and found["loss_toy.1"] > 0
 
 
 def test_a_module_that_a_network_lacks_is_one_line():

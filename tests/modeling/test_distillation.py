@@ -234,6 +234,8 @@ def test_parts_that_do_not_fit_are_refused():
     for method in (LAD, SoftLabel):
         with pytest.raises(ValueError, match="model.teacher=null"):
             method(student=make_paa())
+    with pytest.raises(ValueError, match="SoftLabel has no other losses; add a SoftLabelLoss"):
+        SoftLabel(student=make_paa(0), teacher=make_paa(1))
     with pytest.raises(ValueError, match="soft labels come from a teacher"):
         Distillation(student=make_paa(), distill_losses=[SoftLabelLoss()])
     with pytest.raises(ValueError, match="the teacher has no IoU branch"):

@@ -11,6 +11,7 @@ from torch import Tensor
 from lad.ops.boxes import paired_iou, take_boxes
 from lad.structures import Anchors, Candidates, Grid, Targets, pad_sizes
 
+_MATRIX = 2**22  # IoUs at a time: more objects would need much memory
 _SLACK = 1e-4  # relative, on the bound of the window; the exact IoU test follows
 
 
@@ -46,11 +47,10 @@ def iou_candidates(anchors: Anchors, targets: Targets, *, min_iou: float = 0.1) 
         targets = targets.to("cpu")
         gt, level, anchor, boxes = window_pairs(anchors.grids, targets, min_iou)
         pairs = Candidates(targets.image.index_select(0, gt), anchor, gt, level)
+        iou = paired_iou(boxes, take_boxes(targets.boxes, gt))
     else:
         targets = targets.to(anchors.boxes.device)
-        pairs = _candidates(anchors.valid(targets.image_sizes)[targets.image], anchors, targets)
-        boxes = anchors.boxes[pairs.anchor]
-    iou = paired_iou(boxes, take_boxes(targets.boxes, pairs.gt))
+        pairs, iou = matrix_pairs(anchors, targets, min_iou)
     keep = resolve_claims(iou, pairs, targets, len(anchors.boxes), min_iou)
     keep = keep.nonzero(as_tuple=True)[0]
     return Candidates(*(x.index_select(0, keep) for x in pairs)).to(anchors.boxes.device)
@@ -75,6 +75,25 @@ def resolve_claims(
     claim = torch.where(is_best, num_objects + gt, claim)
     largest = claim.new_full((num_slots,), -1).scatter_reduce_(0, slot, claim, "amax")
     return (claim >= 0) & (claim == largest.index_select(0, slot))
+
+
+def matrix_pairs(anchors: Anchors, targets: Targets, min_iou: float) -> tuple[Candidates, Tensor]:
+    """Returns the pairs of object and valid anchor that can be candidates, and their (P,) IoUs.
+
+    The IoUs of some objects at a time with all anchors are computed.
+    """
+    valid = anchors.valid(targets.image_sizes)
+    levels = anchors.per_anchor(tuple(range(len(anchors.strides))))
+    rows = max(1, _MATRIX // max(1, len(anchors.boxes)))
+    found = []
+    for objects in torch.arange(len(targets.boxes), device=valid.device).split(rows):
+        image = targets.image[objects]
+        iou = paired_iou(anchors.boxes, targets.boxes[objects, None]) * valid[image]
+        highest = iou.amax(dim=1, keepdim=True) if iou.numel() else iou
+        gt, anchor = ((iou >= min_iou) | ((iou == highest) & (iou > 0))).nonzero(as_tuple=True)
+        found.append((image[gt], anchor, objects[gt], levels[anchor], iou[gt, anchor]))
+    *pairs, iou = (torch.cat(x) for x in zip(*found, strict=True))
+    return Candidates(*pairs), iou
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # of objects without area, which no cell reaches

@@ -83,8 +83,8 @@ def mean_and_std(sums: Tensor) -> tuple[Tensor, Tensor]:
 class Fisher(Indicator):
     """(mu+ - mu-)^2 / (s+^2 + s-^2) of an object's two-Gaussian fit (LAD paper, equation 5).
 
-    The fit is the assigner's: over the object's cheapest candidates of each level. A group's value
-    is the mean over its objects, a level's is its object's.
+    The fit is that of `PAAAssigner` with the same `topk`: over the object's cheapest candidates of
+    each level. A group's value is the mean over its objects, a level's is its object's.
 
     Args:
         topk: candidates of each object and level that enter the fit.

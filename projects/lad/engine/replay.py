@@ -21,7 +21,7 @@ _HOOKS = (IterationSeed, ProgressHook, TrainingStateHook, ModelHook)
 
 
 def replay(trainer: Trainer, step: Mapping[str, Any], *, max_iter: int) -> list[str]:
-    """Computes the losses of a step's batches again, and of each image alone; trains nothing.
+    """Computes the losses of a step's batches again, and of each labeled image alone.
 
     In a training of several processes the losses are normalized over all of them, so that here
     their values can differ.
@@ -56,7 +56,7 @@ def replay(trainer: Trainer, step: Mapping[str, Any], *, max_iter: int) -> list[
     with EventStorage(iteration) as trainer.storage:
         for batch in step["batches"]:
             lines += _losses(trainer, batch, iteration, states)
-            alone = batch if len(batch) > 1 else []
+            alone = [x for x in batch if not x.get("unlabeled")] if len(batch) > 1 else []
             for image in alone:
                 lines += [f"  alone: {x}" for x in _losses(trainer, [image], iteration, states)]
     return lines

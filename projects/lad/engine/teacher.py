@@ -14,6 +14,7 @@ from torch import nn
 
 from lad.data.images import UnreadableImage
 from lad.data.names import read_class_names
+from lad.engine.hooks import unwrap
 from lad.engine.setup import dataset_names
 from lad.engine.signals import Refused, StopSignals
 from lad.modeling.network import is_frozen, model_info
@@ -106,10 +107,12 @@ class TeacherEvaluation(HookBase):
         for name, theirs in self._precisions().items():
             own, iteration = latest.get(name, (math.nan, -1))
             if iteration == storage.iter and own > theirs:
+                advice = "use a better teacher"
+                if len(getattr(unwrap(self.trainer.model), "distill_losses", ())):
+                    advice += ", or let the loss end earlier (model.distill_losses.0.until)"
                 logger.warning(
                     f"The student's {name}, {own:.1f}, is above its teacher's, {theirs:.1f}: "
-                    "use a better teacher, or let the distillation end earlier "
-                    "(model.distill_losses.0.until)"
+                    f"{advice}"
                 )
 
     def state_dict(self) -> dict[str, float]:

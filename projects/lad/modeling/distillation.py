@@ -165,15 +165,11 @@ class Distillation(nn.Module):
             True: (*everything.detach_teacher(), targets.with_unlabeled(sizes)),
             False: (*outputs.detach_teacher(), targets),
         }
-        for distill_loss in self.distill_losses:
+        for index, distill_loss in enumerate(self.distill_losses):
             assert isinstance(distill_loss, DistillLoss)
             further = distill_loss.scheduled(*inputs[distill_loss.takes_unlabeled], assignment)
-            if twice := losses.keys() & further.keys():
-                raise ValueError(
-                    f"model.distill_losses: two losses are named {twice.pop()}; give one of them "
-                    "another name"
-                )
-            losses.update(further)
+            for name, loss in further.items():
+                losses[f"{name}.{index}" if name in losses else name] = loss
         return losses
 
     def run(self, batched_inputs: list[dict]) -> Outputs:
@@ -261,6 +257,10 @@ class SoftLabel(Distillation):
             raise ValueError(
                 "model.teacher: the teacher has no IoU branch, but the student has: set "
                 "model.student.head.quality=false"
+            )
+        if not self.distill_losses:
+            raise ValueError(
+                "model.distill_losses=[]: SoftLabel has no other losses; add a SoftLabelLoss"
             )
 
 
