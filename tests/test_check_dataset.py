@@ -9,11 +9,13 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from labeled_folders import write_coco, write_image, write_yolo
 from lad.cli import check_dataset
-from lad.cli.check_pictures import picture, region_around, region_with, size_plot
+from lad.cli.check_pictures import picture, region_around, region_with, size_plot, thumbnail
 from lad.data.layouts import Photo
 from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
@@ -211,6 +213,14 @@ def test_region_of_a_picture():
     assert region_around((0, 0, 200, 100), photo) == (0, -50, 200, 150)
     assert region_with(photo, []) == (0, 0, 200, 100)
     assert region_with(photo, [(-20, 10, 50, 50), (150, 0, 900, 110)]) == (-20, 0, 300, 110)
+
+
+def test_thumbnails_are_made_of_what_training_reads(tmp_path):
+    numbers = np.arange(24 * 32).reshape(24, 32)
+    for name, kind, shown in (("sixteen.png", np.uint16, True), ("float.tif", np.float32, False)):
+        Image.fromarray(numbers.astype(kind)).save(tmp_path / name)
+        address = thumbnail(Photo(tmp_path / name, 32, 24, [], None), (0, 0, 32, 24))
+        assert address.startswith("data:image/jpeg;base64,") if shown else address == ""
 
 
 def test_picture_of_an_object(tmp_path):

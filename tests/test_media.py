@@ -66,6 +66,15 @@ def test_images_are_rgb_and_turned(tmp_path):
     assert read_image(tmp_path / "gray.png").shape == read_image(tmp_path / "palette.png").shape
 
 
+def test_images_are_read_as_in_training(tmp_path):
+    numbers = (np.arange(24 * 32, dtype=np.uint16) * 85).reshape(24, 32)
+    Image.fromarray(numbers).save(tmp_path / "sixteen.png")
+    assert np.array_equal(read_image(tmp_path / "sixteen.png")[..., 2], numbers // 256)
+    Image.fromarray(numbers.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="float.tif: it holds 32-bit floating-point"):
+        read_image(tmp_path / "float.tif")
+
+
 def test_unreadable_images_are_one_line(folder):
     whole = folder / "whole.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(whole)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +193,25 @@ def test_unregistered_dataset_gives_numbers_and_says_so(student, images, caplog,
     messages = [x.getMessage() for x in caplog.records if x.levelno >= logging.WARNING]
     assert ["somebodys_val" in x for x in messages] == [True, False]
     assert "Category ids are unknown" in messages[1]
+
+
+def test_classes_of_a_moved_run_are_its_own(student, tmp_path, monkeypatch):
+    loaded = load_config(PLAIN)
+    loaded.dataloader.test.dataset.names = "output/mine/data/val.json"
+    run = tmp_path / "moved"
+    for folder, name in ((run, "mine"), (tmp_path / "output/mine", "others")):
+        categories = [{"id": 5 + i, "name": f"{name} {i}"} for i in range(10)]
+        image = {"id": 1, "file_name": "/no.jpg", "height": 48, "width": 64}
+        content = {"images": [image], "annotations": [], "categories": categories}
+        (folder / "data").mkdir(parents=True)
+        (folder / "data/val.json").write_text(json.dumps(content))
+    LazyConfig.save(loaded, str(run / "config.yaml"))
+    shutil.copy(student, run / "model_final.pth")
+    monkeypatch.chdir(tmp_path)
+    found = Predictor("moved")
+    assert found.names[:2] == ("mine 0", "mine 1") and found.category_ids()[:2] == [5, 6]
+    (run / "data/val.json").unlink()
+    assert Predictor(run).names[0] == "others 0", "relative to where it runs, as in a training"
 
 
 def test_other_numbers_of_classes_are_refused(student):

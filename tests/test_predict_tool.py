@@ -127,6 +127,7 @@ def test_image_without_detections_has_a_picture_and_no_row(colad, folder):
         (["{folder}/*.webp", "--output={folder}/out"], "webp: there are no images"),
         (["{a}", "--output={folder}/photos"], "photos/a.png: it is an input"),
         (["{a}", "--output={folder}/photos", "--overwrite"], "photos/a.png: it is an input"),
+        (["{a}", "--csv={folder}/x.csv", "--json={folder}/x.csv"], "x.csv: it is an input or anot"),
         (["{a}", "--csv={folder}/old.csv"], "old.csv exists: choose another output"),
         (["{a}", "{folder}/again/a.png", "--output={folder}/out"], "out/a.png is of another input"),
         (["{a}", "--csv={folder}/x.csv", "--classes", "cat"], "classes: 'cat' is unknown; choose"),

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
+
+from lad.data import images
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -81,7 +82,7 @@ def _is_media(path: Path) -> bool:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads an image, turned as its EXIF says.
+    """Reads an image as training and evaluation do, turned as its EXIF says.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -91,11 +92,14 @@ def read_image(path: str | Path) -> np.ndarray:
         ValueError: if it is no image, or is damaged.
     """
     try:
-        return detection_utils.read_image(str(path), "RGB")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: there is no such file") from error
-    except Exception as error:  # whatever a decoder raises
-        reason = getattr(error, "strerror", None) or "it is no image, or is damaged"
+        return images.read_image(str(path), "RGB")
+    except images.UnreadableImage as error:
+        cause = error.__cause__
+        if isinstance(cause, FileNotFoundError):
+            raise FileNotFoundError(f"{path}: there is no such file") from error
+        reason = getattr(cause, "strerror", None) or "it is no image, or is damaged"
+        if type(cause) is ValueError:  # it can be read, but not used
+            reason = str(cause)
         raise ValueError(f"{path}: {reason}; leave it out") from error
 
 

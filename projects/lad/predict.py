@@ -29,6 +29,7 @@ from lad.engine.setup import (
     detectors,
     last_checkpoint,
     resolve_device,
+    use_own_data,
 )
 from lad.export.runtime import ExportedDetector, is_exported
 from lad.media import read_image
@@ -275,6 +276,7 @@ def _sources(
     if not isinstance(config, DictConfig):
         path = os.fspath(config)  # type: ignore[arg-type]
         config = load_config(path, source="config", trusted=trusted)
+        use_own_data(config, Path(path))
     return config, os.fspath(weights)
 
 

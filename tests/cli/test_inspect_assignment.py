@@ -81,6 +81,15 @@ def test_an_image_of_another_size_is_another_image(colad, images, tmp_path):
     }
 
 
+def test_an_image_with_the_name_of_another_has_not_its_labels(colad, images, tmp_path):
+    path = tmp_path / images[0].name
+    shutil.copy(images[1], path)
+    records = get_dataset_dicts("tiny_digits_val")
+    assert "annotations" not in tool._record(path, records)
+    moved = [x | {"file_name": f"/elsewhere/{Path(x['file_name']).name}"} for x in records]
+    assert tool._record(path, moved)["annotations"] == moved[0]["annotations"]
+
+
 def test_one_network(student, page, tmp_path):
     out = tmp_path / "page.html"
     tool.main(["--config-file", PLAIN, "--checkpoints", str(student), "--count=1", f"--out={out}"])

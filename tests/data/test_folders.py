@@ -158,6 +158,8 @@ def test_written_entries():
     objects = [
         {"bbox": [0, 0, 0, 9], "category_id": 0},
         {"bbox": [60, 0, 9, 9], "category_id": 1, "iscrowd": 1, "area": 20},
+        {"bbox": [60, 0, 9, 9], "category_id": 0, "area": 81},
+        {"bbox": [6, 0, 9, 9], "category_id": 0, "area": 50},
     ]
     content = to_coco([photo("1.jpg"), photo("2.jpg", objects)], ["a", "b"])
     assert content["images"][1] == {
@@ -167,7 +169,9 @@ def test_written_entries():
         "height": 48,
     }
     assert content["annotations"] == [
-        {"id": 1, "image_id": 2, "category_id": 2, "bbox": [60, 0, 4, 9], "iscrowd": 1, "area": 20}
+        {"id": 1, "image_id": 2, "category_id": 2, "bbox": [60, 0, 4, 9], "iscrowd": 1, "area": 20},
+        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [60, 0, 4, 9], "iscrowd": 0, "area": 36},
+        {"id": 3, "image_id": 2, "category_id": 1, "bbox": [6, 0, 9, 9], "iscrowd": 0, "area": 50},
     ]
     assert content["categories"] == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
 

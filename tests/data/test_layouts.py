@@ -124,6 +124,10 @@ def test_two_files_of_a_split(tmp_path):
         (lambda c: c["categories"][1].update(id=[1]), r"categories\[1\] has id \[1\], which is"),
         (lambda c: c["annotations"][0].update(category_id=[1]), r"category_id \[1\], which is no"),
         (lambda c: c["annotations"].append("text"), r"annotations\[1\] has no 'id'"),
+        (
+            lambda c: c["images"].append(c["images"][0] | {"id": 7}),
+            "image 7: its file .*image 0",
+        ),
         (lambda c: c.pop("images"), "has no list 'images'"),
     ],
 )
@@ -132,6 +136,34 @@ def test_wrong_entries_of_coco(tmp_path, edit, message):
     change(file, edit)
     with pytest.raises(ValueError, match=rf"train/_annotations\.coco\.json.*{message}"):
         read_roboflow(tmp_path, stop)
+
+
+def test_copies_in_folders_that_only_the_file_knows(tmp_path):
+    file = tmp_path / "annotations/train.json"
+    write_coco(file, tmp_path / "images", {"0.jpg": [(1, BOX)], "1.jpg": [(1, BOX)]}, {1: "cat"})
+    change(file, lambda c: [x.update(file_name=f"cam{x['id']}/0.jpg") for x in c["images"]])
+    problems = []
+    layout = read_coco(tmp_path, problems.append)
+    assert boxes(layout) == {"0.jpg": [("cat", BOX)]}
+    (problem,) = problems
+    assert "image 1: its file" in problem and "images/0.jpg is also that of image 0" in problem
+
+
+@pytest.mark.parametrize("segmentation", [[[]], [[1, 2, 3, 4]], []])
+def test_an_object_without_a_polygon_is_its_box(tmp_path, segmentation):
+    file = roboflow(tmp_path, "train")
+    change(file, lambda content: content["annotations"][0].update(segmentation=segmentation))
+    layout = read_roboflow(tmp_path, stop)
+    assert boxes(layout) == {"train.jpg": [("cat", BOX)]}
+    assert "segmentation" not in layout.splits["train"][0].objects[0]
+
+
+def test_objects_of_a_wrong_category_are_left_out(tmp_path):
+    file = roboflow(tmp_path, "train", 2)
+    change(file, lambda content: content["categories"][2].update(name=None))
+    problems = []
+    assert boxes(read_roboflow(tmp_path, problems.append)) == {"train.jpg": []}
+    assert len(problems) == 1 and "categories[2]" in problems[0]
 
 
 def test_every_problem_is_reported_and_left_out(tmp_path):
@@ -179,6 +211,23 @@ def test_yolo_of_any_data_yaml(tmp_path, yaml):
     layout = read_yolo(tmp_path, stop)
     assert boxes(layout) == {"train.jpg": [("dog", BOX)]}
     assert boxes(layout, "val") == {"valid.jpg": [("dog", BOX)]}
+
+
+def test_yolo_takes_the_images_in_its_folder(tmp_path):
+    folder = tmp_path / "data"
+    yolo(folder)
+    write_yolo(tmp_path / "train/images/other.jpg", [(0, BOX)])
+    assert boxes(read_yolo(folder, stop)) == {"train.jpg": [("dog", BOX)]}
+    outside = YAML.replace("../train/images", "../others/images")
+    write_yolo(tmp_path / "others/images/other.jpg", [(0, BOX)])
+    (folder / "data.yaml").write_text(outside)
+    with pytest.raises(FileNotFoundError, match="others/images does not exist beside it"):
+        read_yolo(folder, stop)
+
+
+def test_yolo_takes_each_image_once(tmp_path):
+    yolo(tmp_path, YAML.replace("../train/images", "[train/images, ./train/images/]"))
+    assert len(read_yolo(tmp_path, stop).splits["train"]) == 1
 
 
 def test_yolo_names_stay_text(tmp_path):

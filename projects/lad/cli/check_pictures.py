@@ -9,8 +9,9 @@ from html import escape
 from io import BytesIO
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from lad.data.images import UnreadableImage, read_image
 from lad.data.layouts import Photo
 from lad.engine.box_sizes import BoxSizes
 from lad.visualize import COLORS
@@ -96,9 +97,8 @@ def region_with(photo: Photo, boxes: Iterable[Box]) -> Region:
 def thumbnail(photo: Photo, region: Region) -> str:
     """Returns a part of an image as a small JPEG in a data address, "" if it is damaged."""
     try:
-        with Image.open(photo.path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        image = Image.fromarray(read_image(str(photo.path), "RGB"))
+    except UnreadableImage:
         return ""
     left, top, right, bottom = (round(x) for x in region)
     image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

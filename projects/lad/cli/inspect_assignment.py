@@ -11,6 +11,7 @@ those of the dataset's image of the same name; without one, the detector's own d
 from __future__ import annotations
 
 import argparse
+import filecmp
 import logging
 import re
 import sys
@@ -28,7 +29,7 @@ from lad.data import get_dataset_dicts
 from lad.engine.command_line import add_trust
 from lad.engine.config import build, load_config, user_errors
 from lad.engine.inspection import labeled_mapper
-from lad.engine.setup import dataset_names, resolve_device
+from lad.engine.setup import dataset_names, resolve_device, use_own_data
 from lad.inspection.compute import (
     check_inspectable,
     detected_instances,
@@ -123,14 +124,21 @@ def find_records(
 
 
 def _record(path: Path, records: Sequence[dict]) -> dict:
-    """Returns an image's entry in a dataset, by its path or by name and size; else a new one."""
+    """Returns an image's entry in a dataset, by its path or by name and size; else a new one.
+
+    An entry of the same name counts if its file is a copy of the image, or is not on this machine.
+    """
     height, width = read_image(path).shape[:2]
     own = {"file_name": str(path), "height": height, "width": width}
     same = [x for x in records if Path(x["file_name"]).resolve() == path.resolve()]
-    for record in same or [x for x in records if Path(x["file_name"]).name == path.name]:
+    for record in same or [x for x in records if _is_copy(path, Path(x["file_name"]))]:
         if (record["height"], record["width"]) == (height, width):
             return record | own
     return own
+
+
+def _is_copy(path: Path, other: Path) -> bool:
+    return other.name == path.name and (not other.is_file() or filecmp.cmp(path, other, False))
 
 
 def class_names(names: Sequence[str], model: nn.Module) -> list[str]:
@@ -217,6 +225,7 @@ def inspect(args: argparse.Namespace) -> None:
         raise ValueError("--count has to be at least 1, and --threshold a number from 0 to 1")
     file = args.config_file / "config.yaml" if args.config_file.is_dir() else args.config_file
     config = load_config(str(file), args.opts, trusted=args.trust)
+    use_own_data(config, file)
     checkpoints = args.checkpoints or find_checkpoints(file, config)
     mapper = labeled_mapper(config)
     model = build(config, "model")

@@ -176,7 +176,8 @@ def plan(args: argparse.Namespace, inputs: Sequence[Input]) -> dict[Path, Path]:
     read = {source.path.resolve() for source in inputs}
     for path in filter(None, (*targets.values(), args.json, args.csv)):
         if path.resolve() in read:
-            raise ValueError(f"{path}: it is an input; choose another output")
+            raise ValueError(f"{path}: it is an input or another output; choose another output")
+        read.add(path.resolve())
         if path.exists() and not args.overwrite:
             raise ValueError(f"{path} exists: choose another output, or add --overwrite")
     return targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lad.data.layouts import Layout, Photo, Report, read_coco, read_roboflow
-from lad.data.normalize import clipped_box
+from lad.data.normalize import clipped_box, leaves
 from lad.data.voc import read_voc
 from lad.data.yolo import read_yolo
 
@@ -149,10 +150,13 @@ def to_coco(photos: Sequence[Photo], class_names: Sequence[str]) -> dict:
             box = clip_box(entry["bbox"], photo)
             if box is None:
                 continue
+            area = entry.get("area", math.inf)
+            if leaves(entry["bbox"], (photo.width, photo.height)) or area == math.inf:
+                area = min(area, box[2] * box[3])
             annotation = {
-                "area": box[2] * box[3],
                 "iscrowd": 0,
                 **entry,
+                "area": area,
                 "id": len(annotations) + 1,
                 "image_id": image_id,
                 "category_id": entry["category_id"] + 1,

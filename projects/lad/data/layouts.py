@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lad.data.annotations import read_coco_json, wrong_entries
 from lad.data.images import opened, shown_size
+from lad.data.normalize import valid_segmentation
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -137,11 +138,18 @@ def _read_coco(
         content = contents[path]
         objects = _coco_objects(path, content, class_names, report)
         splits[split] = []
+        known: dict[Path, Any] = {}
         for image in content["images"]:
             found = _find_image(image["file_name"], image_folders(path), root)
             where = f"{path}: image {image['id']}"
             if found is None:
                 report(f"{where}: file {image['file_name']!r} is in none of its image folders")
+                continue
+            if known.setdefault(found, image["id"]) != image["id"]:
+                report(
+                    f"{where}: its file {found} is also that of image {known[found]}: give each "
+                    "image one entry and a file of its own"
+                )
                 continue
             photo = open_photo(found, objects.get(image["id"], []), report, path)
             if photo and (photo.width, photo.height) != (image["width"], image["height"]):
@@ -185,11 +193,15 @@ def _coco_objects(
     objects: dict[Any, list[dict]] = {}
     unknown = set()
     for annotation in content["annotations"]:
-        name = names[annotation["category_id"]]
+        name = names.get(annotation["category_id"])
+        if name is None:  # of a category with a wrong entry, which is reported
+            continue
         if name not in class_names:
             unknown.add(name)
             continue
         entry = {key: annotation[key] for key in kept if annotation.get(key) is not None}
+        if not valid_segmentation(entry.get("segmentation")):
+            entry.pop("segmentation", None)  # an empty one, of exporters of boxes
         entry.update(category_id=class_names.index(name), id=annotation["id"])
         objects.setdefault(annotation["image_id"], []).append(entry)
     for name in sorted(unknown):

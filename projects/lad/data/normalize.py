@@ -70,7 +70,7 @@ def normalize(content: dict[str, Any]) -> Normalized:
     for entry in content["annotations"]:
         size = sizes[entry["image_id"]]
         box = clipped_box(entry["bbox"], size)
-        segmentation = _valid_segmentation(entry.get("segmentation"))
+        segmentation = valid_segmentation(entry.get("segmentation"))
         if box is None or (entry.get("segmentation") and not segmentation):
             left_out.append(entry["id"])
             continue
@@ -123,7 +123,7 @@ def leaves(box: Sequence[float], size: tuple[int, int]) -> bool:
     return max(-x, -y, x + width - size[0], y + height - size[1]) > ROUNDING
 
 
-def _valid_segmentation(value: Any) -> Any:
+def valid_segmentation(value: Any) -> Any:
     """Returns run lengths, or the polygons that have three points."""
     if isinstance(value, list):
         return [polygon for polygon in value if len(polygon) % 2 == 0 and len(polygon) >= 6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,11 @@ def _images_of_yaml(file: Path, content: dict[str, Any]) -> dict[str, list[Path]
         for name in names:
             values = content.get(name) or []
             for value in [values] if isinstance(values, str) else values:
-                place = _locate(file, content.get("path") or "", value)
+                place = _locate(file, content.get("path") or "", value, file.parent)
                 # Exports often name a test split that they do not have.
                 if place is None and split != "test":
                     raise FileNotFoundError(f"{file}: {name}: {value} does not exist beside it")
-                found.setdefault(split, []).extend(_images_at(place) if place else [])
+                found.setdefault(split, []).extend(_images_at(place, file.parent) if place else [])
     if not found.get("train"):
         raise ValueError(f"{file}: train: it names no folder with images")
     if "val" in found and not found["val"]:
@@ -125,11 +126,11 @@ def _images_of_yaml(file: Path, content: dict[str, Any]) -> dict[str, list[Path]
             f"{file}: val: it names no folder with images; without the key val, "
             "a fifth of the training images are taken"
         )
-    return {split: paths for split, paths in found.items() if paths}
+    return {split: list(dict.fromkeys(paths)) for split, paths in found.items() if paths}
 
 
-def _locate(file: Path, root: str, value: str) -> Path | None:
-    """Returns the folder or list of images that data.yaml means.
+def _locate(file: Path, root: str, value: str, folder: Path) -> Path | None:
+    """Returns the place in the folder of the data that data.yaml or a list of images means.
 
     Most files name a place on the machine that wrote them: the last parts of the path are then
     looked up beside the file.
@@ -137,16 +138,20 @@ def _locate(file: Path, root: str, value: str) -> Path | None:
     parts = [part for part in Path(value.replace("\\", "/")).parts if part not in ("..", ".", "/")]
     candidates = [file.parent / root / value, file.parent / value]
     candidates += [file.parent.joinpath(*parts[start:]) for start in range(len(parts))]
-    return next((path for path in candidates if path.exists()), None)
+    for path in map(Path, map(os.path.normpath, candidates)):
+        inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+        if inside and path.exists():
+            return path
+    return None
 
 
-def _images_at(place: Path) -> list[Path]:
+def _images_at(place: Path, folder: Path) -> list[Path]:
     if place.is_dir():
         return images_in(place)
     paths = []
     for number, line in enumerate(read_text(place).splitlines(), start=1):
         line = line.strip()
-        path = _locate(place, "", line) if line else None
+        path = _locate(place, "", line, folder) if line else None
         if path is None and line:
             raise FileNotFoundError(f"{place}:{number}: {line} does not exist beside it")
         paths += [path] if path else []

@@ -185,6 +185,19 @@ def dataset_names(config: DictConfig, split: str) -> list[str]:
     return [names] if isinstance(names, str) else list(names or ())
 
 
+def use_own_data(config: DictConfig, file: Path) -> None:
+    """Makes the datasets of a training with ``--data`` the files in its output folder.
+
+    Its config.yaml names them relative to where it was started, where others may be by now.
+    """
+    for split in ("train", "test"):
+        for index, name in enumerate(names := dataset_names(config, split)):
+            own = file.parent / "data" / Path(name).name
+            if file.name == "config.yaml" and Path(name).parent.name == "data" and own.is_file():
+                names[index] = str(own)
+                OmegaConf.update(config, f"dataloader.{split}.dataset.names", names)
+
+
 def detectors(config: DictConfig) -> list[tuple[str, DictConfig]]:
     """Returns (key, node) of each detector of a config: of the model, or of its networks."""
     if "student" not in config.model:
