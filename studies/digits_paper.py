@@ -178,8 +178,8 @@ def paper_table(rows: tuple[Row, ...], folder: Path) -> str:
             [
                 method.name,
                 paper_ap(row),
-                spread([x["student"]["AP"] for x in networks]),
-                spread([x["teacher"]["AP"] for x in networks if "teacher" in x]),
+                spread([results.precision(x["student"]) for x in networks]),
+                spread([results.precision(x["teacher"]) for x in networks if "teacher" in x]),
                 mean_gain(pairs(folder, method)),
                 str(len(runs)),
             ]

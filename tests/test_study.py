@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,42 @@ def test_a_run_that_another_process_has_stored_meanwhile_is_not_trained_again(ru
     weights.unlink()
     with pytest.raises(AssertionError, match="trained"):
         runner.run(STUDY.method("paa"), 0)
+
+
+def test_a_folder_of_another_config_is_refused(runner, monkeypatch):
+    def start(arguments, log, *, threads):
+        (log.parent / "last_checkpoint").touch()
+        runner.weights(STUDY.method("teacher"), 5).touch()
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(jobs, "start_training", start)
+    with pytest.raises(RuntimeError, match="stopped"):
+        runner.run_all(["teacher"], None, workers=1)
+    other = Method("teacher", "digits/teacher.py", ("optimizer.lr=0.5",), seeds=(5,))
+    study = replace(STUDY, methods=(other, *STUDY.methods[1:]))
+    changed = Runner(study, runner.results, runner.output, runner.data)
+    for names in (["teacher"], ["lad"]):
+        with pytest.raises(ValueError, match="teacher_seed5 holds a training with another config"):
+            changed.run_all(names, None, workers=1)
+    assert not list(runner.results.glob("*"))
+
+
+def test_further_seeds_and_seeds_that_no_method_has(runner, monkeypatch):
+    made = train_nothing(monkeypatch)
+    runner.run_all(["teacher", "paa"], [1, 7], workers=1)
+    assert made == [("paa", 1), ("paa", 7)]
+    with pytest.raises(ValueError, match="--seeds 1 7: teacher in studies/ are trained with other"):
+        runner.run_all(["teacher"], [1, 7], workers=1)
+
+
+def test_a_run_without_detections_has_ap_0(runner):
+    store(runner, "paa", 4.0)
+    store(runner, "lad", 3.0)
+    nothing = {"student": run_of(1.0)["networks"]["student"] | {"AP": None, "AP50": None}}
+    results.store(results.path(runner.results, "lad", 0), run_of(0.0, networks=nothing))
+    lines = tables.summary(STUDY, runner.results).splitlines()
+    assert lines[-1] == "| lad | 4 | 1 | 0.0 | 0.0 | 5.0 |"
+    assert tables.differences(STUDY, runner.results).splitlines()[-1].endswith("| -4.0 | -4.0 |")
 
 
 def test_matrix_of_losses_by_hand(tmp_path):

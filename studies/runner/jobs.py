@@ -26,6 +26,7 @@ from studies.runner.definition import Method, Study
 Job = tuple[Method, int]  # with the seed
 
 LOADING = threading.Lock()  # Detectron2 cannot load configs in several threads
+CONFIG_HASH = "config_hash"  # file in a run's folder
 # They change where a run writes, not what comes out.
 NO_PART_OF_HASH = ("train.output_dir", "train.seed", "dataloader.train.num_workers")
 
@@ -63,20 +64,33 @@ class Runner:
 
         Args:
             names: of methods.
-            seeds: by default those of each method.
+            seeds: by default those of each method; of a method with seeds of its own, such as a
+                teacher, those among them.
             workers: trainings at a time.
 
         Raises:
             RuntimeError: if a training fails; those that run already are finished first.
-            ValueError: if a stored run was trained with another config.
+            ValueError: if a stored run or a folder was trained with another config, or if none of
+                the methods has the seeds.
         """
         methods = [method for method in self.study.methods if method.name in names]
+        chosen = {
+            method.name: self.study.seeds_of(method)
+            if seeds is None
+            else [x for x in seeds if method.seeds is None or x in method.seeds]
+            for method in methods
+        }
         jobs = [
             (method, seed)
-            for seed in sorted({seed for x in methods for seed in self.study.seeds_of(x)})
+            for seed in sorted({seed for x in chosen.values() for seed in x})
             for method in methods
-            if seed in self.study.seeds_of(method) and (seeds is None or seed in seeds)
+            if seed in chosen[method.name]
         ]
+        if methods and not jobs:
+            raise ValueError(
+                f"--seeds {' '.join(map(str, seeds or ()))}: {', '.join(chosen)} in studies/ are "
+                "trained with other seeds only"
+            )
         jobs = [job for job in jobs if not self.is_stored(*job)]
         sources = self.sources([method for method, _ in jobs])
         jobs = [*sources, *(job for job in jobs if job not in sources)]
@@ -125,13 +139,27 @@ class Runner:
         names = {x for method in methods for x in (method.teacher, method.student_init)} - {""}
         found = [self.study.method(name) for name in names]
         jobs = [(x, self.seed_of_weights(x)) for x in self.study.methods if x in found]
+        for job in jobs:
+            self.check_folder(*job)
         return [job for job in jobs if not self.weights(*job).is_file()]
+
+    def check_folder(self, method: Method, seed: int) -> None:
+        """Raises ValueError if a run's folder holds a training with another config."""
+        folder = self.folder(method, seed)
+        mark = folder / CONFIG_HASH
+        known = mark.read_text() if mark.is_file() else "unknown"
+        if (folder / "last_checkpoint").is_file() and known != self.config_hash(method):
+            raise ValueError(
+                f"{folder} holds a training with another config ({known}, not "
+                f"{self.config_hash(method)}): remove it to train again"
+            )
 
     def run(self, method: Method, seed: int) -> None:
         """Trains a method with one seed and stores its figures.
 
         Raises:
             RuntimeError: if the training fails, or if all are being stopped.
+            ValueError: if its folder holds a training with another config.
         """
         if self.stopping.is_set():
             raise RuntimeError(f"{method.name}, seed {seed}: stopped before its start")
@@ -146,6 +174,8 @@ class Runner:
             path = results.path(self.results, method.name, seed)
             if path.is_file() and self.weights(method, seed).is_file():
                 return  # another process has trained it meanwhile
+            self.check_folder(method, seed)
+            (folder / CONFIG_HASH).write_text(self.config_hash(method))
             resumed = (folder / "last_checkpoint").is_file()
             start = time.time()
             arguments = ["--resume", *self.arguments(method, seed)]

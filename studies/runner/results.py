@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def read_all(folder: Path, method: str) -> dict[int, dict[str, Any]]:
 def cost_path(folder: Path) -> Path:
     """Returns the file of what a study's training steps cost."""
     return folder / "cost.json"
+
+
+def precision(network: Mapping[str, Any], key: str = "AP") -> float:
+    """Returns a network's last figure; 0 if it detected nothing, of which COCO has no AP."""
+    return network[key] or 0.0
 
 
 def find(root: Path, config_hash: str, seed: int) -> Path | None:

@@ -31,10 +31,11 @@ def summary(study: Study, folder: Path) -> str:
         if not runs:
             continue
         student = [x["networks"]["student"] for x in runs]
-        second = [x["networks"]["teacher"]["AP"] for x in runs if "teacher" in x["networks"]]
+        second = [x["networks"]["teacher"] for x in runs if "teacher" in x["networks"]]
         shares = [x["switch"]["student_share"] for x in runs if x["switch"]]
-        cells = [spread([x[key] for x in student]) for key in ("AP", "AP50", "AP75")]
-        cells += [spread(second), spread(shares, digits=2)]
+        keys = ("AP", "AP50", "AP75")
+        cells = [spread([results.precision(x, key) for x in student]) for key in keys]
+        cells += [spread([results.precision(x) for x in second]), spread(shares, digits=2)]
         cells += [f"{cost['ratios'][method.name]:.2f}" if method.name in cost["ratios"] else ""]
         rows.append([method.name, str(runs[0]["iterations"]), str(len(runs)), *cells])
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
@@ -96,8 +97,8 @@ def gains(folder: Path, method: Method) -> dict[int, float]:
 
 def gain(pair: Pair) -> float:
     """Returns the difference of two students' AP."""
-    own, plain = pair
-    return own["networks"]["student"]["AP"] - plain["networks"]["student"]["AP"]
+    own, plain = (results.precision(run["networks"]["student"]) for run in pair)
+    return own - plain
 
 
 def mark(found: Iterable[Pair]) -> str:
