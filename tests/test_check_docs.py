@@ -70,6 +70,13 @@ def test_first_images_with_their_objects():
     }
 
 
+def test_flags_and_overrides_of_commands_that_need_coco_are_checked():
+    command = "python train_net.py --config-file configs/paa/r50_1x.py --num-gpus 8"
+    assert run(command, check_docs.ROOT).startswith("checked: ")
+    for wrong in ("--no-such-flag 8", "train.max_itr=4"):
+        assert run(f"{command} {wrong}", check_docs.ROOT).startswith("FAILED: ")
+
+
 def test_what_a_page_has_written_is_removed(tmp_path):
     (tmp_path / "folder/inside").mkdir(parents=True)
     for name in ("kept", "written"):

@@ -83,6 +83,14 @@ def test_every_fix_of_the_table_leaves_valid_python():
         assert fix.why in fixed[f"detectron2/{fix.file}"].decode().splitlines()[0]
 
 
+def test_names_that_numpy_has_stay():
+    files = upstream_like_tree()
+    names = b"\nx = y(dtype=np.int64), y(dtype=np.str_), y(dtype=np.float32)\n"
+    files = {name: content + names for name, content in files.items()}
+    for fix in tool.FIXES:
+        assert names in tool.apply_fixes(files)[f"detectron2/{fix.file}"]
+
+
 def test_wheel_bytes_do_not_depend_on_time_or_order(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

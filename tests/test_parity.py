@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 
-from parity import network
+from parity import dense, network
+from parity.report import Report
 
 ROOT = Path(__file__).parents[1]
 OFFICIAL = ROOT / "tests/data/official"
@@ -52,6 +55,17 @@ def test_a_wrong_official_value_fails(tmp_path):
     np.savez(tmp_path / "s12_paa.npz", **data)
     result = check_parity(str(tmp_path), "--quiet")
     assert result.returncode == 1 and "loss_bbox" in result.stdout
+
+
+def test_a_box_that_is_not_finite_fails(tmp_path, capsys):
+    ours = Instances((100, 100))
+    ours.pred_boxes = Boxes(torch.tensor([[0.0, 0, 9, 9], [torch.nan, 0, 9, 9]]))
+    ours.scores, ours.pred_classes = torch.tensor([0.5, 0.4]), torch.tensor([0, 0])
+    report = Report(quiet=True)
+    report.begin("case", "paa")
+    boxes = np.array([[0.0, 0, 9, 9, 0.5], [0.0, 0, 9, 9, 0.4]], np.float32)
+    dense.compare_detections("det", ours, boxes, np.array([0, 0]), report)
+    assert report.finish(set()) == 1 and "det boxes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

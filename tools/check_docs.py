@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from lad.engine.command_line import parse_arguments
 from lad.engine.config import load_config
 from lad.media import VideoWriter, read_image
 
@@ -153,10 +154,14 @@ def run(text: str, folder: Path) -> str:
     config = words[words.index("--config-file") + 1] if trains else ""
     if re.match(r"configs/(?!digits|quick)", config):
         try:
-            load_config(str(folder / config), [x for x in words if "=" in x and x[0] != "-"])
+            program = next(i for i, x in enumerate(words) if x.endswith(("train_net.py", "lad")))
+            arguments = parse_arguments(words[program + 1 :])
+            load_config(str(folder / config), arguments.opts)
         except (ValueError, OSError) as error:
             return f"FAILED: {error}"
-        return "checked: config and overrides; it needs COCO"
+        except SystemExit:
+            return "FAILED: wrong flags"
+        return "checked: flags, config and overrides; it needs COCO"
     return execute(shorten(words, folder) if trains else words, folder)
 
 

@@ -82,6 +82,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.pictures is None and not args.oracle:
         parser.error("nothing to do: add --pictures DIR or --oracle")
+    if args.count < 1:
+        parser.error(f"--count {args.count}: draw at least one picture")
     with user_errors():
         config = load_config(args.config_file, args.opts, trusted=args.trust)
         oracle = build_oracle(config, args.weights)

@@ -174,12 +174,16 @@ FIXES = (
         _OPTIONAL_EXPORT_API,
         "PyTorch no longer ships caffe2, which the caffe2 export imports",
     ),
-    Fix("data/build.py", "dtype=np.int", "dtype=int", "NumPy 1.24 removed np.int"),
+    Fix("data/build.py", "dtype=np.int)", "dtype=int)", "NumPy 1.24 removed np.int"),
+    Fix("data/build.py", "dtype=np.int\n", "dtype=int\n", "NumPy 1.24 removed np.int"),
     Fix(
-        "evaluation/sem_seg_evaluation.py", "dtype=np.int", "dtype=int", "NumPy 1.24 removed np.int"
+        "evaluation/sem_seg_evaluation.py",
+        "dtype=np.int)",
+        "dtype=int)",
+        "NumPy 1.24 removed np.int",
     ),
     Fix("evaluation/sem_seg_evaluation.py", "np.float)", "float)", "NumPy 1.24 removed np.float"),
-    Fix("data/datasets/pascal_voc.py", "dtype=np.str", "dtype=str", "NumPy 1.24 removed np.str"),
+    Fix("data/datasets/pascal_voc.py", "dtype=np.str)", "dtype=str)", "NumPy 1.24 removed np.str"),
     Fix(
         "model_zoo/model_zoo.py",
         "import pkg_resources\n",

@@ -80,7 +80,7 @@ def make_environment(python: str, versions: str, detectron2: str | None, folder:
     own = str(folder / "venv/bin/python")
     pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pinned = [*pip, *constraints(versions, folder)]
-    source = ["--no-deps", "--no-build-isolation", str(detectron2)]
+    source = ["--no-deps", "--no-build-isolation", os.path.abspath(detectron2 or "")]
     for command in (
         [python, "-m", "venv", str(folder / "venv")],
         [*pinned, "setuptools", "wheel", "torch", "torchvision"],

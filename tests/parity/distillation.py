@@ -64,6 +64,7 @@ def compare_lad(data, student: Raw, teacher: Raw, scene: Scene, report: Report) 
     )
     loss = SoftLabelLoss(class_weight=2.0, min_iou=float(data["solad_min_iou"]))
     compare_soft_losses(data, "solad_", loss, student, teacher, scene, report, "solad_grad_")
+    dense.compare_detectors(data, "s_", student, scene, report)
 
 
 def compare_soft_label(data, student: Raw, teacher: Raw, scene: Scene, report: Report) -> None:
@@ -113,6 +114,7 @@ def compare_colad(data, first: Raw, second: Raw, scene: Scene, report: Report) -
     dense.compare_losses(
         data, "", second, official, scene, losses, report, suffix="_t", gradient="t_grad_"
     )
+    dense.compare_detectors(data, "t_", second, scene, report)
 
 
 def compare_cells(data, student_cost, teacher_cost, by_student, scene: Scene, report: Report):

@@ -34,7 +34,7 @@ class Report:
             return
         scale = max(np.abs(b).max(initial=0.0), 1e-6)
         difference = np.abs(a - b).max(initial=0.0) / scale
-        self._line(name, float(difference) if np.isfinite(difference) else np.inf)
+        self._line(name, float(difference))
 
     def equal(self, name: str, ours, official) -> None:
         """Compares integers or booleans exactly."""
@@ -53,6 +53,7 @@ class Report:
         self._line("labels", 0.0, f"{differing} of {candidates} candidates differ")
 
     def _line(self, name: str, difference: float, note: str = "") -> None:
+        difference = difference if np.isfinite(difference) else np.inf
         self.families.add(self._family)
         self.cases.add(self.case)
         self.quantities += 1
