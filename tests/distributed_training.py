@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers import ToyLoss, make_batch, make_gfl, make_lgd, make_paa
 from lad.assignment.indicators import Fisher, StdMean
 from lad.assignment.switch import RoleSwitch
+from lad.engine.evaluation import share_buffers
 from lad.modeling.distill_losses.bckd import BCKD
 from lad.modeling.distill_losses.ld import LD
 from lad.modeling.distill_losses.pgd import PGD
@@ -107,6 +108,10 @@ def main(output: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     results = {name: train(name) for name in NAMES}
+    norm = torch.nn.BatchNorm1d(1)
+    norm(torch.arange(4.0)[:, None] + comm.get_rank())  # each process has other images
+    share_buffers(norm)
+    results["shared"] = norm.running_mean
     torch.save(results, Path(output) / f"rank{comm.get_rank()}.pt")
     torch.distributed.destroy_process_group()
 

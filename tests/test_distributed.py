@@ -42,3 +42,7 @@ def test_ranks_agree_with_each_other_and_with_one_process(name, ranks):
     torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-5, atol=1e-6)
     for key, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_an_evaluation_has_the_running_statistics_of_the_first_process(ranks):
+    assert [results["shared"].tolist() for results in ranks] == [[pytest.approx(0.15)]] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+import lad.engine.run
 import train_net
 from lad.checkpoint import read_weights
 from lad.engine.command_line import parse_arguments
@@ -430,3 +433,31 @@ def test_two_processes_train_as_one(two_processes, tmp_path):
         torch.testing.assert_close(line, theirs[iteration], rtol=1e-5, atol=1e-6)
     for name, value in final(two_processes)["model"].items():
         torch.testing.assert_close(value, final(one)["model"][name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_started_process_registers_the_datasets_of_the_config(tmp_path, monkeypatch):
+    config = tmp_path / "config.py"
+    annotations = tmp_path / "val.json"
+    sections = "model, dataloader, optimizer, lr_multiplier, train"
+    lines = ["from lad import get_config", "from lad.data import register_coco"]
+    lines += [f"register_coco('lad_test_dataset', '{annotations}', '{tmp_path}')"]
+    lines += ["base = get_config('digits/paa.py')"]
+    lines += [f"{sections} = (base[x] for x in '{sections}'.split(', '))"]
+    config.write_text("\n".join(lines))
+    arguments = parse_arguments(["--config-file", str(config)])
+    seen = []
+
+    def stop(*_):
+        seen.append("lad_test_dataset" in DatasetCatalog.list())
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(lad.engine.run, "set_up", stop)
+    try:
+        for parent in (None, "a process"):  # of processes that Detectron2 starts
+            monkeypatch.setattr(multiprocessing, "parent_process", lambda parent=parent: parent)
+            with pytest.raises(SystemExit):
+                run_process(arguments, None)
+    finally:
+        DatasetCatalog.remove("lad_test_dataset")
+        MetadataCatalog.remove("lad_test_dataset")
+    assert seen == [False, True]

@@ -97,8 +97,11 @@ def test_bad_parameters_are_named(field, value):
 
 
 def test_registered_dataset_is_made_when_loaded(tmp_path):
-    register_digit_scenes("lad_test_digits", tmp_path / "digits", SPEC)
+    for _ in range(2):  # as a config that is loaded twice
+        register_digit_scenes("lad_test_digits", tmp_path / "digits", SPEC)
     try:
+        with pytest.raises(ValueError, match="'lad_test_digits_train' is registered already"):
+            register_digit_scenes("lad_test_digits", tmp_path / "others", SPEC)
         assert not (tmp_path / "digits").exists()
         dicts = DatasetCatalog.get("lad_test_digits_val")
         metadata = MetadataCatalog.get("lad_test_digits_val")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lad.engine.config import build, load_config, user_errors
@@ -312,6 +312,13 @@ def test_part_of_an_override_has_known_keys():
     )
     with pytest.raises(ValueError, match=message):
         load(f"lr_multiplier.scheduler={part}")
+
+
+@pytest.mark.parametrize("key", ["train.amp.enabled", "train.checkpointer.period"])
+def test_auto_where_it_has_a_meaning(key):
+    assert OmegaConf.select(load(f"{key}=auto"), key) == "auto"
+    with pytest.raises(ValueError, match=f"override {key}=often: expected a value like"):
+        load(f"{key}=often")
 
 
 class Pair(NamedTuple):

@@ -219,6 +219,12 @@ def test_wrong_number_of_epochs(folder, tmp_path, capsys):
     assert "train.epochs=0: expected a whole number of at least 1" in capsys.readouterr().err
 
 
+def test_epochs_without_data(capsys):
+    with pytest.raises(SystemExit):
+        run("--config-file", TINY, "train.epochs=3")
+    assert "train.epochs: it counts the images of --data" in capsys.readouterr().err
+
+
 def test_masks_are_needed_by_a_config_of_masks(folder, tmp_path, capsys):
     config = str(CONFIGS / "lgd/mask_rcnn_swin_t_3x_ms.py")
     with pytest.raises(SystemExit):

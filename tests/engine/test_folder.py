@@ -34,12 +34,15 @@ def test_only_rank_0_locks(tmp_path, monkeypatch):
 def test_what_a_refused_start_has_written(tmp_path, status, kept):
     (tmp_path / "config.yaml").write_text("old")
     (tmp_path / "log.txt").write_text("old\n")
-    with pytest.raises(SystemExit), unchanged_if_refused(str(tmp_path)):
+    with pytest.raises(SystemExit), unchanged_if_refused(str(tmp_path), ["data"]):
         (tmp_path / "config.yaml").write_text("new")
         with open(tmp_path / "log.txt", "a") as file:
             file.write("new\n")
         (tmp_path / "data").mkdir()
+        (tmp_path / "another_run").mkdir()
+        (tmp_path / "another_run/model_final.pth").touch()
         raise SystemExit(status)
+    assert (tmp_path / "another_run/model_final.pth").exists()
     assert (tmp_path / "config.yaml").read_text() == ("new" if kept else "old")
     assert (tmp_path / "log.txt").read_text() == ("old\nnew\n" if kept else "old\n")
     assert (tmp_path / "data").exists() == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ ROWS = [
         "bbox/AP": 20.0,
         "bbox/AP50": None,
         "bbox/AP-cat": 25.0,
+        "bbox/AP-a/b": None,
         "val/total_loss": 1.0,
     },
 ]
@@ -55,6 +57,14 @@ def test_results_are_of_the_last_evaluation_and_the_best_of_all(folder):
         "metrics": f"{folder}/metrics.json",
     }
     assert collect_results(str(folder), best_metric="teacher/bbox/AP").best.value == 40.0
+
+
+def test_an_evaluation_without_detections_has_no_classes(folder):
+    with open(folder / "metrics.json", "a") as file:
+        file.write("\n" + json.dumps({"iteration": 6, "bbox/AP": None, "bbox/AP50": None}))
+    results = collect_results(str(folder))
+    assert math.isnan(results.figures[""]["bbox"]["AP"]) and "" not in results.classes
+    assert results.classes["teacher"]["bbox"] == {"cat": 40.0}, "of its own evaluation"
 
 
 def test_tables(folder):

@@ -90,6 +90,26 @@ def test_tensorboard_draws_no_iteration_of_a_resumed_run_twice(tmp_path):
     assert [(x.step, x.value) for x in events.Scalars("AP")] == [(2, 5.0)]
 
 
+def test_an_evaluation_between_two_lines_is_written(tmp_path, caplog):
+    path = tmp_path / "metrics.json"
+    writers = [ConsoleWriter(8, 4), MetricsWriter(str(path), window=4)]
+    hook = MetricsPeriod(writers, period=4)
+    with EventStorage(0) as storage, caplog.at_level("INFO", logger="lad"):
+        hook.trainer = SimpleNamespace(start_iter=0, iter=0, max_iter=8, storage=storage)
+        hook.before_train()
+        for hook.trainer.iter in range(8):
+            storage.put_scalars(total_loss=1.0, lr=0.1)
+            if hook.trainer.iter in (1, 2, 3):
+                ap = 10.0 * hook.trainer.iter
+                storage.put_scalars(**{"bbox/AP": ap, "eval_seconds": 1.0}, smoothing_hint=False)
+            hook.after_step()
+            storage.step()
+        hook.after_train()
+    assert series(read_metrics(path), "bbox/AP") == ([1, 2, 3], [10.0, 20.0, 30.0])
+    assert series(read_metrics(path), "total_loss")[0] == [1, 2, 3, 7]
+    assert [x.getMessage().split("  ")[0] for x in caplog.records] == ["iter 4/8", "iter 8/8"]
+
+
 def test_tensorboard_gets_no_file_without_metrics(tmp_path):
     TensorBoardWriter(str(tmp_path), window=1).close()
     assert not list(tmp_path.iterdir())
@@ -177,6 +197,8 @@ def test_mlflow(monkeypatch):
     sent = [(call.args[0], call.kwargs["step"]) for call in module.log_metrics.call_args_list]
     assert sent == [({"loss": 1.0, "lr": 0.1}, 0), ({"bbox/AP": 30.0}, 1)]
     module.end_run.assert_called_once_with()
+    MLflowWriter().put({"bbox/AP-chip (broken)": 1.0}, 3)
+    module.log_metrics.assert_called_with({"bbox/AP-chip _broken_": 1.0}, step=3)
 
 
 def test_clearml(monkeypatch):

@@ -47,6 +47,18 @@ def test_both_views_are_the_labels_of_training():
     assert not torch.equal(own.gt, taught.gt)
 
 
+def test_a_teachers_unknown_classes_have_the_students_costs():
+    classes = {"student_classes": ["a", "b", "c"], "teacher_classes": ["x", "b", "c"]}
+    model = LAD(student=make_paa(0), teacher=make_paa(1), **classes).eval()
+    views = inspect_batch(model, BATCH).views
+    with torch.no_grad():
+        taught = model.assign(model.run(BATCH), TARGETS)
+    assert torch.equal(views["teacher"].assignment.labels, taught.labels)
+    assert torch.equal(views["teacher"].costs.cost, taught.cost)
+    same = views["teacher"].costs.cost == views["student"].costs.cost
+    assert same.any() and not same.all()
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("name, indicator", [("std/mean", StdMean()), ("Fisher", Fisher(topk=4))])
 def test_decisions_are_those_of_the_switch(scope, name, indicator):

@@ -157,18 +157,33 @@ def _to_coco(scenes: list[Scene], size: int) -> dict:
 
 
 def register_digit_scenes(prefix: str, root: str | os.PathLike, spec: DigitScenesSpec) -> None:
-    """Registers ``{prefix}_train`` and ``{prefix}_val``; loading either writes both to ``root``."""
+    """Registers ``{prefix}_train`` and ``{prefix}_val``; loading either writes both to ``root``.
+
+    Registering them again with the same folder and scenes does nothing.
+
+    Raises:
+        ValueError: if a name stands for another dataset already.
+    """
     root = Path(root)
     for split in SPLITS:
         name = f"{prefix}_{split}"
         json_file = str(root / "annotations" / f"{split}.json")
         image_root = str(root / split)
+        if name in DatasetCatalog.list():
+            known = MetadataCatalog.get(name)
+            if (known.get("json_file"), known.get("scenes")) != (json_file, spec):
+                raise ValueError(
+                    f"dataset {name!r} is registered already, with other files or scenes: choose "
+                    "another name"
+                )
+            continue
         DatasetCatalog.register(name, partial(_load, root, spec, json_file, image_root, name))
         MetadataCatalog.get(name).set(
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
             thing_classes=list(CLASS_NAMES),
+            scenes=spec,
         )
 
 

@@ -236,6 +236,10 @@ def _check_override(config: DictConfig, key: str, value: Any) -> None:
     _check_value(config, key, node[last], value)
 
 
+# Keys whose value may be "auto".
+AUTO = ("train.amp.enabled", "train.checkpointer.period")
+
+
 def _check_value(config: DictConfig, key: str, old: Any, new: Any) -> None:
     if isinstance(new, Mapping) and isinstance(old, DictConfig) and "_target_" not in new:
         for name, value in new.items():
@@ -246,6 +250,8 @@ def _check_value(config: DictConfig, key: str, old: Any, new: Any) -> None:
             f"{', '.join(str(name) for name in old)}"
         )
     elif isinstance(old, int | float) and isinstance(new, str) and "${" not in new:
+        if new == "auto" and key in AUTO:
+            return
         raise ValueError(f"override {key}={new}: expected a value like {old}")
 
 

@@ -19,7 +19,7 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch import nn
+from torch import distributed, nn
 
 from lad.data.images import UnreadableImage
 from lad.engine.signals import Refused, StopSignals
@@ -51,6 +51,7 @@ def evaluate(
         Results by task, e.g. ``{"bbox": {"AP": ...}}``, or ``{"student/bbox": ...}`` with a prefix;
         empty in all processes but the first.
     """
+    share_buffers(model)
     results: dict[str, Any] = {}
     info = model_info(model)
     for prefix, name in (info.evaluated if evaluated is None else evaluated).items():
@@ -65,6 +66,16 @@ def evaluate(
             results[f"{prefix}/{task}" if prefix else task] = metrics
     print_csv_format(results)
     return results
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives all processes the first one's buffers, which are saved.
+
+    The running statistics of batch norm differ: each process has those of its own images.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def evaluate_and_write(model: nn.Module, loader: Iterable, config: DictConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from glob import escape, glob
 
 from lad.files import PART
@@ -96,11 +96,15 @@ def _missing_folders(folder: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def unchanged_if_refused(folder: str) -> Iterator[None]:
+def unchanged_if_refused(folder: str, folders: Collection[str] = ()) -> Iterator[None]:
     """Undoes what a start that was refused has written to a folder.
 
     A start was refused if the process exits with status 2, or a signal ends it before there is any
     checkpoint. New files are removed, logs are cut off where they ended, the config comes back.
+
+    Args:
+        folder: of the run.
+        folders: names of the folders in it that a run makes; others are of other runs and stay.
     """
     before = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     files = {name: os.path.join(folder, name) for name in before}
@@ -113,16 +117,23 @@ def unchanged_if_refused(folder: str) -> Iterator[None]:
         stopped = status > 128 and not glob(os.path.join(escape(folder), "*.pth"))
         if os.path.isdir(folder) and (status == REFUSED or stopped):
             with contextlib.suppress(FileNotFoundError):  # another process does the same
-                _undo(folder, before, logs, config)
+                _undo(folder, before, folders, logs, config)
         raise
 
 
 def _undo(
-    folder: str, before: set[str], logs: dict[str, os.stat_result], config: bytes | None
+    folder: str,
+    before: set[str],
+    folders: Collection[str],
+    logs: dict[str, os.stat_result],
+    config: bytes | None,
 ) -> None:
     for name in set(os.listdir(folder)) - before:
         entry = os.path.join(folder, name)
-        shutil.rmtree(entry) if os.path.isdir(entry) else os.remove(entry)
+        if not os.path.isdir(entry):
+            os.remove(entry)
+        elif name in folders:
+            shutil.rmtree(entry)
     for path, old in logs.items():
         os.truncate(path, old.st_size)
         os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))

@@ -156,9 +156,13 @@ def collect_results(
     """
     rows = read_metrics(os.path.join(folder, "metrics.json"))
     last: dict[str, float] = {}
+    written: dict[str, int] = {}
     for row in sorted(rows, key=lambda x: x["iteration"]):
         last.update(row)
+        written.update(dict.fromkeys(row, row["iteration"]))
     keys = sorted((k for k in last if "/AP" in k), key=lambda k: k.startswith("teacher/"))
+    # Without detections an evaluation has no AP of a class: those before it are old.
+    keys = [k for k in keys if written[k] == written.get(k.partition("/AP")[0] + "/AP", written[k])]
     evaluated = {k: last[k] for k in keys}  # the student first
     figures, classes = split_figures(evaluated)
     iterations = max((x["iteration"] for x in rows if "total_loss" in x), default=-1) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -47,6 +48,7 @@ from lad.engine.signals import StopSignals, passed_on, stoppable
 from lad.engine.teacher import name_classes
 from lad.engine.trainer import told_in_one_line
 from lad.metrics import cut_metrics, read_metrics
+from lad.modeling.distillation import NETWORKS
 from lad.modeling.network import model_info
 
 logger = logging.getLogger("lad.engine.run")  # also as __main__
@@ -71,15 +73,21 @@ def main(argv: Sequence[str] | None = None, *, examples: str | None = None) -> N
                 cfg, layout = load_config_with_data(args)
             else:
                 cfg = load_config(args.config_file, args.opts, trusted=args.trust)
+            if not args.data and any(x.startswith("train.epochs=") for x in args.opts):
+                raise ValueError(
+                    "train.epochs: it counts the images of --data, which is not given; set "
+                    "train.max_iter"
+                )
             device = resolve_device(cfg.train.device)
             compat.check_processes(device, args.num_gpus, args.num_machines)
             output = cfg.train.output_dir
             check_output(output)
             if args.machine_rank == 0:  # machines share the folder
                 stack.enter_context(locked(output))
-            stack.enter_context(unchanged_if_refused(output))
+            stack.enter_context(unchanged_if_refused(output, ("data", "inference")))
             if args.eval_only:
-                stack.enter_context(unchanged_if_refused(os.path.join(output, "inference")))
+                inference = os.path.join(output, "inference")
+                stack.enter_context(unchanged_if_refused(inference, ("data", *NETWORKS)))
             found = check_run(cfg, resume=args.resume, eval_only=args.eval_only)
             if found.seed is not None and (cfg.train.seed is None or cfg.train.seed < 0):
                 cfg.train.seed = found.seed
@@ -147,6 +155,8 @@ def run(
     """
     with stoppable() as signals:
         with user_errors():
+            if multiprocessing.parent_process() is not None:
+                load_config(args.config_file, trusted=args.trust)  # registers its datasets here too
             set_up(cfg, args)
             model = build(cfg, "model").to(resolve_device(cfg.train.device))
             about = describe_run(cfg, model, config_file=args.config_file, resume_from=found.path)

@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from detectron2.utils.events import (
 )
 
 from lad.engine.evaluation import without_nan
+from lad.engine.stopping import is_due
 from lad.files import write_text
 from lad.metrics import read_metrics
 
@@ -118,7 +120,8 @@ class MetricsPeriod(PeriodicWriter):
     """Detectron2's ``PeriodicWriter``, whose writers know of a resumed run's first iteration.
 
     It makes up for a line of metrics.json: a run that is killed in an evaluation has not written
-    the losses of the iteration before it.
+    the losses of the iteration before it. An evaluation is written at once, whatever the period;
+    the console shows its own line.
     """
 
     def before_train(self) -> None:
@@ -133,6 +136,16 @@ class MetricsPeriod(PeriodicWriter):
                 if isinstance(writer, MetricsWriter):
                     writer.write()
             self.trainer.storage.iter = start
+
+    def after_step(self) -> None:
+        """Writes if it is time to, or after an evaluation."""
+        super().after_step()
+        step = self.trainer.iter
+        _, evaluated = self.trainer.storage.latest().get("eval_seconds", (0.0, -1))
+        if evaluated == step and not is_due(step, self._period, self.trainer.max_iter):
+            for writer in self._writers:
+                if not isinstance(writer, ConsoleWriter):
+                    writer.write()
 
 
 def new_metrics(window: int, last_write: int) -> dict[int, dict[str, float]]:
@@ -313,7 +326,9 @@ class MLflowWriter(ServiceWriter):
 
     def put(self, metrics: Mapping[str, float], step: int) -> None:
         """Sends the metrics of an iteration."""
-        self.module.log_metrics(dict(metrics), step=step)
+        # MLflow refuses other characters, which names of classes can have.
+        allowed = {re.sub(r"[^/\w.\- ]", "_", name): x for name, x in metrics.items()}
+        self.module.log_metrics(allowed, step=step)
 
     def close(self) -> None:
         """Ends the run."""

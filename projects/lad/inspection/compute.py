@@ -16,15 +16,14 @@ from lad.assignment.mixture import MixtureFit
 from lad.assignment.paa import PAAAssigner
 from lad.assignment.switch import SCOPES, Comparison, RoleSwitch
 from lad.modeling.batch import ground_truth
-from lad.modeling.distillation import LAD, NETWORKS, Distillation, SoftLabel
-from lad.modeling.network import DenseNetwork, model_info
+from lad.modeling.distillation import LAD, NETWORKS, Distillation, SoftLabel, known_costs
+from lad.modeling.network import DenseNetwork, NetworkOutput, model_info
 from lad.modeling.rcnn import RCNN
 from lad.structures import (
     Anchors,
     Assignment,
     CandidateCosts,
     Candidates,
-    DensePredictions,
     Targets,
 )
 
@@ -110,20 +109,24 @@ def inspect_batch(model: nn.Module, batched_inputs: list[dict]) -> Inspection:
     """
     network = _main_network(model)
     with _evaluating(model):
-        predictions = _predictions(model, batched_inputs)
-    anchors = predictions[0].anchors
+        outputs = _outputs(model, batched_inputs)
+    anchors = outputs[0].predictions.anchors
     targets = Targets.from_instances(ground_truth(batched_inputs))
     assigner = network.assigner
     names = NETWORKS if isinstance(model, Distillation) else ("detector",)
     if assigner is None or assigner.is_static:
-        assignment = network.assign(predictions[0], targets)
+        assignment = network.assign(outputs[0].predictions, targets)
         targets = targets.to(anchors.boxes.device)
         return Inspection(anchors, targets, None, {names[0]: NetworkView(assignment)}, {})
     candidates = assigner.candidates(anchors, targets)
     targets = targets.to(anchors.boxes.device)
+    costs = [assigner.cost(x.predictions, targets, candidates) for x in outputs]
+    known = outputs[-1].known_classes
+    if known is not None:
+        costs[1] = known_costs(costs[1], costs[0], known, candidates, targets)
     views = {
-        name: _view(assigner, each, targets, candidates, name)
-        for name, each in zip(names, predictions, strict=False)
+        name: _view(assigner, each, anchors, targets, candidates, name)
+        for name, each in zip(names, costs, strict=False)
     }
     comparisons = {}
     if len(views) == 2:
@@ -143,23 +146,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _predictions(model: nn.Module, batched_inputs: list[dict]) -> list[DensePredictions]:
-    """Returns the student's or the only network's predictions, then a teacher's."""
+def _outputs(model: nn.Module, batched_inputs: list[dict]) -> list[NetworkOutput]:
+    """Returns the student's or the only network's outputs, then a teacher's, in float32."""
     if isinstance(model, Distillation):
-        return [x.predictions.float() for x in model.run(batched_inputs) if x is not None]
-    network = _main_network(model)
-    return [network.run(network.preprocess_image(batched_inputs)).predictions.float()]
+        outputs = [x for x in model.run(batched_inputs) if x is not None]
+    else:
+        network = _main_network(model)
+        outputs = [network.run(network.preprocess_image(batched_inputs))]
+    return [x._replace(predictions=x.predictions.float()) for x in outputs]
 
 
 def _view(
     assigner: LabelAssigner,
-    predictions: DensePredictions,
+    costs: CandidateCosts,
+    anchors: Anchors,
     targets: Targets,
     candidates: Candidates,
     name: str,
 ) -> NetworkView:
-    anchors = predictions.anchors
-    costs = assigner.cost(predictions, targets, candidates)
     if not costs.cost.isfinite().all():
         raise ValueError(f"the costs of the {name} are not finite: its training has diverged")
     assignment = assigner.assign(costs, candidates, anchors, targets)

@@ -21,7 +21,7 @@ from lad.modeling.network import (
     Roles,
     same_values,
 )
-from lad.structures import Assignment, Targets
+from lad.structures import Assignment, CandidateCosts, Candidates, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -293,8 +293,9 @@ class LAD(Distillation):
         if self.roles is not None or teacher.known_classes is not None:
             own = assigner.cost(student.predictions, targets, candidates)
             if teacher.known_classes is not None:
-                known = teacher.known_classes[targets.classes]
-                costs = taught = taught.where(known[candidates.gt], own)
+                costs = taught = known_costs(
+                    taught, own, teacher.known_classes, candidates, targets
+                )
         if self.roles is not None:
             by_student = self.roles.decide(own, taught, candidates, targets, len(anchors.strides))
             costs = own.where(by_student, taught)
@@ -346,6 +347,25 @@ class CoLAD(LAD):
             own = output.network.losses(output.predictions, labels[name], targets)
             losses.update({f"{name}/{key}": loss for key, loss in own.items()})
         return losses
+
+
+def known_costs(
+    taught: CandidateCosts,
+    own: CandidateCosts,
+    known_classes: Tensor,
+    candidates: Candidates,
+    targets: Targets,
+) -> CandidateCosts:
+    """Returns a teacher's costs, and the student's own of the objects whose class it does not know.
+
+    Args:
+        taught: the teacher's.
+        own: the student's.
+        known_classes: (K,) bool.
+        candidates: P candidates.
+        targets: G objects.
+    """
+    return taught.where(known_classes[targets.classes][candidates.gt], own)
 
 
 def _drop_teacher(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
