@@ -430,6 +430,17 @@ def test_a_folder_of_another_config_is_refused(runner, monkeypatch):
     assert not list(runner.results.glob("*"))
 
 
+def test_a_folder_without_a_mark_has_the_config_of_its_stored_figures(runner):
+    teacher = STUDY.method("teacher")
+    runner.folder(teacher, 5).mkdir(parents=True)
+    (runner.folder(teacher, 5) / "last_checkpoint").touch()
+    with pytest.raises(ValueError, match="holds a training with another config .unknown"):
+        runner.check_folder(teacher, 5)
+    stored = run_of(1.0, config_hash=runner.config_hash(teacher))
+    results.store(results.path(runner.results, "teacher", 5), stored)
+    runner.check_folder(teacher, 5)
+
+
 def test_further_seeds_and_seeds_that_no_method_has(runner, monkeypatch):
     made = train_nothing(monkeypatch)
     runner.run_all(["teacher", "paa"], [1, 7], workers=1)

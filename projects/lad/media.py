@@ -81,6 +81,9 @@ def _is_media(path: Path) -> bool:
     return known and path.is_file() and not path.name.startswith(".")
 
 
+MAX_PIXELS = 180_000_000  # of an image, about Pillow's own limit
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Reads an image as training and evaluation do, turned as its EXIF says.
 
@@ -92,7 +95,7 @@ def read_image(path: str | Path) -> np.ndarray:
         ValueError: if it is no image, or is damaged.
     """
     try:
-        return images.read_image(str(path), "RGB")
+        return images.read_image(str(path), "RGB", max_pixels=MAX_PIXELS)
     except images.UnreadableImage as error:
         cause = error.__cause__
         if isinstance(cause, FileNotFoundError):

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lad.data.images import read_image
+from lad.media import read_image
 from lad.metrics import read_metrics, series
 
 MIN_SIDE, MAX_SIDE = 480, 4096  # of drawn images in pixels
@@ -121,7 +121,7 @@ def draw_detections(
     Returns:
         (s H, 2 s W, 3) uint8 RGB of an image enlarged s times.
     """
-    image = read_image(record["file_name"], "RGB")
+    image = read_image(record["file_name"])
     names = metadata.get("thing_classes") or ()
     truth = record.get("annotations", ())
     boxes = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in truth]

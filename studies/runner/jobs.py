@@ -146,8 +146,12 @@ class Runner:
     def check_folder(self, method: Method, seed: int) -> None:
         """Raises ValueError if a run's folder holds a training with another config."""
         folder = self.folder(method, seed)
-        mark = folder / CONFIG_HASH
-        known = mark.read_text() if mark.is_file() else "unknown"
+        mark, stored = folder / CONFIG_HASH, results.path(self.results, method.name, seed)
+        known = "unknown"
+        if mark.is_file():
+            known = mark.read_text()
+        elif stored.is_file():  # trained before there were marks
+            known = results.read(stored)["config_hash"]
         if (folder / "last_checkpoint").is_file() and known != self.config_hash(method):
             raise ValueError(
                 f"{folder} holds a training with another config ({known}, not "

@@ -80,7 +80,7 @@ BROKEN = {
     "of floats": "it holds 32-bit floating-point numbers; save it with 8 bits per channel",
     "of another size": "it is 48x48 .*, but the annotations say 32x24",
     "of 196 megapixels": (
-        "it has 14000x14000 pixels, more than dataloader.train.mapper.max_pixels=100000000"
+        "it has 14000x14000 pixels, more than 100000000 .in training: dataloader.train.mapper"
     ),
 }
 
@@ -107,7 +107,7 @@ def test_the_limit_of_pixels_is_an_option(tmp_path):
     assert np.array_equal(mapped["image"].permute(1, 2, 0), COLORS)
     small = ImageMapper(False, max_pixels=700, **options)
     for use in (small, small.check):
-        with pytest.raises(UnreadableImage, match=r"32x24 pixels, more than .*max_pixels=700"):
+        with pytest.raises(UnreadableImage, match=r"32x24 pixels, more than 700 "):
             use(record)
     assert detection_utils.read_image.__module__ == "detectron2.data.detection_utils"
 

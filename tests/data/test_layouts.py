@@ -221,8 +221,15 @@ def test_yolo_takes_the_images_in_its_folder(tmp_path):
     outside = YAML.replace("../train/images", "../others/images")
     write_yolo(tmp_path / "others/images/other.jpg", [(0, BOX)])
     (folder / "data.yaml").write_text(outside)
-    with pytest.raises(FileNotFoundError, match="others/images does not exist beside it"):
+    with pytest.raises(FileNotFoundError, match="others/images does not exist in its folder"):
         read_yolo(folder, stop)
+
+
+def test_yolo_of_a_linked_folder(tmp_path):
+    yolo(tmp_path / "real", YAML.replace("../train/images", "train.txt"))
+    (tmp_path / "real/train.txt").write_text(str(tmp_path / "real/train/images/train.jpg"))
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert boxes(read_yolo(tmp_path / "link", stop)) == {"train.jpg": [("dog", BOX)]}
 
 
 def test_yolo_takes_each_image_once(tmp_path):
@@ -295,7 +302,7 @@ def test_wrong_rows_of_yolo(tmp_path, row, message):
         ("names: [cat]\nnc: 2", r"data\.yaml: nc is 2, but there are 1 names"),
         ("names: [cat, cat]", r"data\.yaml: several classes are named 'cat'"),
         ("names: [cat]\nval: valid/images", r"data\.yaml: train: it names no folder with images"),
-        ("names: [cat]\ntrain: a/b", r"data\.yaml: train: a/b does not exist beside it"),
+        ("names: [cat]\ntrain: a/b", r"data\.yaml: train: a/b does not exist in its"),
         (YAML.replace("valid/", "valid/labels/../labels/"), r"data\.yaml: val: \S+ does not exist"),
     ],
 )

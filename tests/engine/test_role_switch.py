@@ -86,6 +86,15 @@ def test_own_labels_for_the_first_iterations_are_no_decision(tmp_path):
     assert logged[2]["switch/student_share"] == taught, "the mean over the decisions alone"
 
 
+@pytest.mark.parametrize(("start", "own"), [(0, True), (2, True), (3, False)])
+def test_a_resumed_training_starts_with_the_roles_of_the_step_before(tmp_path, start, own):
+    hook = RoleSwitchHook(output_dir=str(tmp_path), force="own", force_iterations=2)
+    trainer = make_trainer(hook)
+    trainer.start_iter = start
+    trainer.before_train()  # in which an evaluation may be repeated
+    assert trainer.model.roles.own_labels == own
+
+
 def test_a_batch_without_objects_is_not_counted(tmp_path):
     logged = run(make_trainer(RoleSwitchHook(output_dir=str(tmp_path))), 5)
     assert "switch/student_taught" not in logged[4]

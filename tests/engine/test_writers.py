@@ -110,6 +110,19 @@ def test_an_evaluation_between_two_lines_is_written(tmp_path, caplog):
     assert [x.getMessage().split("  ")[0] for x in caplog.records] == ["iter 4/8", "iter 8/8"]
 
 
+def test_an_evaluation_that_a_resumed_run_repeats_is_written(tmp_path):
+    path = tmp_path / "metrics.json"
+    hook = MetricsPeriod([MetricsWriter(str(path), window=4)], period=4)
+    with EventStorage(3) as storage:
+        hook.trainer = SimpleNamespace(start_iter=3, iter=3, max_iter=8, storage=storage)
+        storage.iter = 2  # as the evaluation's hook does
+        metrics = {"bbox/AP": 7.0, "eval_seconds": 1.0, "total_loss": 1.0}
+        storage.put_scalars(**metrics, smoothing_hint=False)
+        storage.iter = 3
+        hook.before_train()
+    assert read_metrics(path) == [metrics | {"iteration": 2}]
+
+
 def test_tensorboard_gets_no_file_without_metrics(tmp_path):
     TensorBoardWriter(str(tmp_path), window=1).close()
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
 from helpers import ToyLoss, make_batch, make_lgd, make_paa
+from lad.engine.hooks import EMAHook
 from lad.engine.validation import mean_losses
 from lad.modeling.distill_losses.soft_label import SoftLabelLoss
 from lad.modeling.distillation import LAD, Distillation
@@ -112,6 +113,22 @@ def test_losses_on_test_images(masks):
     losses = mean_losses(make_model(masks=masks), batches)
     assert ("val/loss_mask" in losses) == masks and "val/loss_lgd" in losses
     assert all(map(math.isfinite, losses.values()))
+
+
+@pytest.mark.parametrize("train_head", [True, False])
+def test_a_nan_reaches_all_that_is_trained(train_head):
+    # Other processes wait for the gradient of each parameter.
+    lgd = make_lgd(CHANNELS, loss={"train_head": train_head})
+    model = Distillation(student=make_rcnn(), distill_losses=[lgd]).train()
+    batch = copy.deepcopy(BATCH)
+    batch[0]["image"] = batch[0]["image"] * torch.nan
+    losses = model(batch)
+    assert losses["loss_rpn_cls"].isnan()
+    sum(losses.values()).backward()
+    missing = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+    averaged = EMAHook(model, 0.9).model
+    assert math.isnan(mean_losses(averaged, [batch])["val/loss_rpn_cls"])
 
 
 def test_running_statistics_are_those_of_the_students_features():

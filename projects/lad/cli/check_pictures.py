@@ -11,9 +11,9 @@ from io import BytesIO
 import torch
 from PIL import Image
 
-from lad.data.images import UnreadableImage, read_image
 from lad.data.layouts import Photo
 from lad.engine.box_sizes import BoxSizes
+from lad.media import read_image
 from lad.visualize import COLORS
 
 THUMBNAIL = 240  # pixels, the longer side
@@ -97,8 +97,8 @@ def region_with(photo: Photo, boxes: Iterable[Box]) -> Region:
 def thumbnail(photo: Photo, region: Region) -> str:
     """Returns a part of an image as a small JPEG in a data address, "" if it is damaged."""
     try:
-        image = Image.fromarray(read_image(str(photo.path), "RGB"))
-    except UnreadableImage:
+        image = Image.fromarray(read_image(photo.path))
+    except ValueError:
         return ""
     left, top, right, bottom = (round(x) for x in region)
     image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

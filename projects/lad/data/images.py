@@ -108,8 +108,8 @@ def check_size(found: tuple[int, int], said: tuple[int, int] | None, max_pixels:
         )
     if found[0] * found[1] > max_pixels:
         raise ValueError(
-            f"it has {found[0]}x{found[1]} pixels, more than "
-            f"dataloader.train.mapper.max_pixels={max_pixels}"
+            f"it has {found[0]}x{found[1]} pixels, more than {max_pixels} (in training: "
+            "dataloader.train.mapper.max_pixels)"
         )
 
 

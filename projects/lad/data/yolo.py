@@ -117,7 +117,7 @@ def _images_of_yaml(file: Path, content: dict[str, Any]) -> dict[str, list[Path]
                 place = _locate(file, content.get("path") or "", value, file.parent)
                 # Exports often name a test split that they do not have.
                 if place is None and split != "test":
-                    raise FileNotFoundError(f"{file}: {name}: {value} does not exist beside it")
+                    raise FileNotFoundError(f"{file}: {name}: {value} does not exist in its folder")
                 found.setdefault(split, []).extend(_images_at(place, file.parent) if place else [])
     if not found.get("train"):
         raise ValueError(f"{file}: train: it names no folder with images")
@@ -139,8 +139,10 @@ def _locate(file: Path, root: str, value: str, folder: Path) -> Path | None:
     candidates = [file.parent / root / value, file.parent / value]
     candidates += [file.parent.joinpath(*parts[start:]) for start in range(len(parts))]
     for path in map(Path, map(os.path.normpath, candidates)):
-        inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
-        if inside and path.exists():
+        inside = (
+            Path(f(path)).is_relative_to(f(folder)) for f in (os.path.abspath, os.path.realpath)
+        )
+        if path.exists() and any(inside):
             return path
     return None
 
@@ -153,7 +155,7 @@ def _images_at(place: Path, folder: Path) -> list[Path]:
         line = line.strip()
         path = _locate(place, "", line, folder) if line else None
         if path is None and line:
-            raise FileNotFoundError(f"{place}:{number}: {line} does not exist beside it")
+            raise FileNotFoundError(f"{place}:{number}: {line} does not exist in {folder}")
         paths += [path] if path else []
     return paths
 

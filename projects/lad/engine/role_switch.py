@@ -55,10 +55,17 @@ class RoleSwitchHook(ModelHook):
     def _roles(self) -> Roles:
         return _roles_of(unwrap(self.trainer.model))
 
+    def before_train(self) -> None:
+        """Sets what the last step had, for an evaluation that a resumed training repeats."""
+        self._set(max(self.trainer.start_iter - 1, 0))
+
     def before_step(self) -> None:
         """Forces the role or the networks' own labels, or lets the switch decide."""
+        self._set(self.trainer.iter)
+
+    def _set(self, iteration: int) -> None:
         roles = self._roles
-        force = self.force if self.trainer.iter < self.force_iterations else None
+        force = self.force if iteration < self.force_iterations else None
         roles.forced = force == "student" if force in NETWORKS else None
         roles.own_labels = force == "own"
         roles.record = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from functools import partial
 
@@ -88,7 +89,8 @@ def mean_losses(model: nn.Module, loader: Iterable[list[dict]]) -> dict[str, flo
     ranks = comm.gather(means)
     if not ranks:
         return {}
-    losses = {name: sum(x[name] for x in ranks) / len(ranks) for name in means}
+    # A process whose losses are all NaN may lack some.
+    losses = {name: sum(x.get(name, math.nan) for x in ranks) / len(ranks) for name in means}
     if not losses:
         return {}
     return {"val/total_loss": sum(losses.values()), **{f"val/{k}": x for k, x in losses.items()}}

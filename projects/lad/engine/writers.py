@@ -125,12 +125,13 @@ class MetricsPeriod(PeriodicWriter):
     """
 
     def before_train(self) -> None:
-        """Writes the metrics of the iteration before, if that was due."""
+        """Writes the metrics of the iteration before, if that was due or is evaluated again."""
         start = self.trainer.start_iter
         for writer in self._writers:
             if isinstance(writer, TensorBoardWriter):
                 writer.start = start
-        if start and (start % self._period == 0 or start == self.trainer.max_iter):
+        due = start % self._period == 0 or start == self.trainer.max_iter
+        if start and (due or self._evaluated() == start - 1):
             self.trainer.storage.iter = start - 1
             for writer in self._writers:
                 if isinstance(writer, MetricsWriter):
@@ -141,11 +142,14 @@ class MetricsPeriod(PeriodicWriter):
         """Writes if it is time to, or after an evaluation."""
         super().after_step()
         step = self.trainer.iter
-        _, evaluated = self.trainer.storage.latest().get("eval_seconds", (0.0, -1))
-        if evaluated == step and not is_due(step, self._period, self.trainer.max_iter):
+        if self._evaluated() == step and not is_due(step, self._period, self.trainer.max_iter):
             for writer in self._writers:
                 if not isinstance(writer, ConsoleWriter):
                     writer.write()
+
+    def _evaluated(self) -> int:
+        """Returns the iteration of the last evaluation, -1 before the first."""
+        return self.trainer.storage.latest().get("eval_seconds", (0.0, -1))[1]
 
 
 def new_metrics(window: int, last_write: int) -> dict[int, dict[str, float]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import ImageList
@@ -52,10 +51,11 @@ class RCNN(DenseNetwork, GeneralizedRCNN):
         except FloatingPointError:
             return self._diverged()
 
-    def _diverged(self) -> dict[str, Tensor]:
-        # Every parameter takes part: other processes wait for its gradient.
-        sums = [p.sum() for p in self.parameters() if p.requires_grad]
-        return {"loss_rpn_cls": torch.stack(sums).sum() * math.nan}
+    def _diverged(self, *features: Tensor) -> dict[str, Tensor]:
+        # All that is trained takes part, also behind the features: other processes wait for it.
+        trained = [x.float().sum() for x in (*self.parameters(), *features) if x.requires_grad]
+        total = sum(trained, self.pixel_mean.new_zeros(()))
+        return {"loss_rpn_cls": total * math.nan}
 
     def predict(self, features: list[Tensor]) -> Any:
         """Returns the features: what follows needs the labels."""
@@ -89,7 +89,7 @@ class RCNN(DenseNetwork, GeneralizedRCNN):
         try:
             proposals, losses = self.proposal_generator(images, maps, instances)
         except FloatingPointError:
-            return self._diverged()
+            return self._diverged(*predictions)
         return {**losses, **self.roi_heads(images, maps, proposals, instances)[1]}
 
     @contextmanager
