@@ -30,6 +30,8 @@ def test_folders_are_searched_and_globs_matched(folder):
     found = find_inputs([photos], leave_out=folder / "photos/out")
     assert names(found) == ["b.JPG", "film.mp4", "sub/a.png"]
     assert [x.is_video for x in found] == [False, True, False]
+    for all_of_it in (folder / "photos", folder):  # would leave out everything
+        assert len(find_inputs([photos], leave_out=all_of_it)) == 4
     assert names(find_inputs([f"{photos}/*"])) == ["b.JPG", "film.mp4"]
     assert names(find_inputs([f"{photos}/*/*.png"])) == ["a.png", "a.png"]
     assert names(find_inputs([f"{folder}/**/*.JPG"])) == ["b.JPG"]

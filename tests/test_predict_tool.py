@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -108,6 +109,14 @@ def test_tool_with_a_config_weights_and_classes(student, folder, capsys):
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert {row["name"] for row in rows} <= {"3", "4"}
     assert f"{len(rows)} objects in 1 images: {out}" in capsys.readouterr().out
+
+
+def test_names_that_are_no_text_keep_their_bytes(tmp_path):
+    results = tool.Results([1], None)
+    results.rows.append((os.fsdecode(b"caf\xe9.jpg"), "", 0, "cat", 0.5, 1, 2, 3, 4))
+    (tmp_path / "old.csv").write_text("old")
+    results.write(tmp_path / "r.json", tmp_path / "old.csv")
+    assert b"caf\xe9.jpg,,0,cat" in (tmp_path / "old.csv").read_bytes()
 
 
 def test_image_without_detections_has_a_picture_and_no_row(colad, folder):

@@ -69,6 +69,8 @@ def find_inputs(patterns: Sequence[str], leave_out: str | Path | None = None) ->
 
 def _in_folder(folder: Path, leave_out: str | Path | None) -> list[Input]:
     left = None if leave_out is None else Path(leave_out).resolve()
+    if left and folder.resolve() not in left.parents:
+        left = None  # all would be left out
     return [
         Input(path, path.relative_to(folder))
         for path in sorted(folder.rglob("*"))

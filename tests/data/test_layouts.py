@@ -292,6 +292,15 @@ def test_wrong_rows_of_yolo(tmp_path, row, message):
         read_yolo(tmp_path, stop)
 
 
+def test_the_box_of_a_pose_counts(tmp_path):
+    labels = yolo(tmp_path, f"{YAML}kpt_shape: [2, 2]\n")
+    labels.write_text("1 0.5 0.5 0.5 0.25 0.1 0.1 0.9 0.9\n")
+    assert boxes(read_yolo(tmp_path, stop)) == {"train.jpg": [("dog", (16, 18, 32, 12))]}
+    (tmp_path / "data.yaml").write_text(f"{YAML}kpt_shape: 17\n")
+    with pytest.raises(ValueError, match=r"data.yaml: kpt_shape is 17: write \[number of"):
+        read_yolo(tmp_path, stop)
+
+
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
@@ -326,8 +335,11 @@ def test_text_that_is_not_utf8(tmp_path):
 
 
 def test_labels_are_beside_images_that_are_in_no_folder_of_that_name(tmp_path):
-    assert label_file(tmp_path / "images/a/images/x.y.jpg") == tmp_path / "images/a/labels/x.y.txt"
-    assert label_file(tmp_path / "photos/x.jpg") == tmp_path / "photos/x.txt"
+    found = label_file(tmp_path / "images/a/images/x.y.jpg", tmp_path)
+    assert found == tmp_path / "images/a/labels/x.y.txt"
+    assert label_file(tmp_path / "photos/x.jpg", tmp_path) == tmp_path / "photos/x.txt"
+    above = tmp_path / "images/mine"
+    assert label_file(above / "train/x.jpg", above) == above / "train/x.txt"
 
 
 def test_voc_and_its_lists(tmp_path):
@@ -349,6 +361,20 @@ def test_voc_and_its_lists(tmp_path):
     (lists / "val.txt").unlink()
     (lists / "trainval.txt").write_text("a b\n")
     assert list(boxes(read_voc(tmp_path, stop))) == ["a b.jpg"]
+
+
+def test_voc_of_another_size_and_names_that_come_twice(tmp_path):
+    for name in ("1", "2", "3"):
+        file = write_voc(tmp_path, name, [("cat", (9, 5, 28, 14))])
+        width, height = {"1": (64, 48), "2": (0, 0), "3": (48, 64)}[name]
+        size = f"<annotation><size><width>{width}</width><height>{height}</height></size>"
+        file.write_text(file.read_text("utf-8").replace("<annotation>", size), "utf-8")
+    problems = []
+    assert list(boxes(read_voc(tmp_path, problems.append))) == ["1.jpg", "2.jpg"]
+    assert len(problems) == 1 and "3.xml: its size is 48x64, but" in problems[0]
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("1\n2\n1\n")
+    assert len(read_voc(tmp_path, problems.append).splits["train"]) == 2
 
 
 ENTITY = '<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>'

@@ -182,6 +182,23 @@ def test_evaluation_on_another_folder_leaves_the_trainings_data(finished, tmp_pa
     assert str(tmp_path) in (finished / "inference/data/val.json").read_text()
 
 
+def test_evaluation_on_other_classes_is_refused(finished, tmp_path, capsys):
+    for i in range(3):
+        write_yolo(tmp_path / f"images/{i}.jpg", [(1, (4, 6, 24, 20))])
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    weights = finished / "model_final.pth"
+    for source in (
+        ["--resume", f"train.output_dir={finished}"],
+        [f"train.init_checkpoint={weights}"],
+    ):
+        arguments = ["--config-file", finished / "config.yaml", "--eval-only", "--data", tmp_path]
+        flags = [x for x in source if x.startswith("--")]
+        with pytest.raises(SystemExit):
+            run(*arguments, *flags, *(x for x in source if x not in flags))
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "--data: its classes are dog, cat, those of the training cat, dog" in line
+
+
 def test_resuming_with_changed_data_is_refused(finished, tmp_path, capsys):
     for i in range(3):
         write_yolo(tmp_path / f"images/{i}.jpg", [(1, (4, 6, 24, 20))])

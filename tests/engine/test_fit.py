@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 
 from lad.data.layouts import Photo
 from lad.engine.config import load_config
-from lad.engine.fit import best_scale, fit_settings
+from lad.engine.fit import best_scale, fit_settings, fitted_settings
 from lad.engine.setup import amp_dtype
 
 SIZES = {
@@ -91,6 +91,26 @@ def test_student_has_its_frozen_teachers_anchors(tmp_path):
     saved.write_text("model: [")
     with pytest.raises(ValueError, match="config.yaml: the teacher's config cannot be read"):
         fit_settings(config, photos(96), overrides)
+
+
+def test_an_evaluation_keeps_the_sizes_of_the_training(tmp_path):
+    config = load_config("quick/paa.py")
+    assert fitted_settings(config, str(tmp_path)) == {}
+    resize = "dataloader.test.mapper.augmentations.0"
+    chosen = {f"{resize}.short_edge_length": 512, f"{resize}.max_size": 1024, SCALE: 5.5}
+    trained = load_config("quick/paa.py", [f"{key}={value}" for key, value in chosen.items()])
+    LazyConfig.save(trained, str(tmp_path / "config.yaml"))
+    assert fitted_settings(config, str(tmp_path)) == chosen
+    (tmp_path / "config.yaml").write_text("model: [")
+    with pytest.raises(ValueError, match="config.yaml: the training's config cannot be read"):
+        fitted_settings(config, str(tmp_path))
+
+
+def test_a_random_teacher_has_no_scale_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("foreign: [")
+    overrides = ["model.teacher_checkpoint=random"]
+    fit_settings(load_config("quick/lad.py", overrides), photos(96), overrides)
 
 
 def test_other_detectors_keep_their_anchors():

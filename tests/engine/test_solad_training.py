@@ -138,7 +138,19 @@ def test_the_saved_config_trains_by_itself(finished, tmp_path):
 
 def test_images_of_the_data_are_no_unlabeled_images(folder, tmp_path, capsys):
     error = refused(capsys, folder, tmp_path / "run", NAMED, unlabeled="images")
-    assert "images: all of its images are in --data already" in error
+    assert "images: all of its images are in the labeled data already" in error
+
+
+def test_images_of_named_datasets_are_no_unlabeled_images(folder, finished, tmp_path, capsys):
+    names = [
+        f"dataloader.{split}.dataset.{key}"
+        for split, file in (("train", "train"), ("test", "val"))
+        for key in (f"names={finished}/data/{file}.json", "outside_root=true")
+    ]
+    with pytest.raises(SystemExit):
+        arguments = ["--config-file", SOLAD, "--unlabeled", str(folder / "images"), *names]
+        train_net.main([*arguments, NAMED, f"train.output_dir={tmp_path}/run"])
+    assert "all of its images are in the labeled data already" in capsys.readouterr().err
 
 
 def test_a_changed_folder_cannot_be_resumed(folder, finished, tmp_path, capsys):

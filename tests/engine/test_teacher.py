@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -39,6 +40,26 @@ def test_nothing_is_asked_for():
     cfg = config(teacher_classes=None)
     name_classes(cfg)
     assert cfg == config(teacher_classes=None)
+
+
+def test_a_teacher_of_other_data_is_told(tmp_path):
+    def data(folder, *names):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").touch()
+        categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+        (folder / "data/train.json").write_text(json.dumps({"categories": categories}))
+        return str(folder / "data/train.json")
+
+    teacher, ours = tmp_path / "teacher", data(tmp_path / "student", "helmet", "head")
+    theirs = data(teacher, "head", "helmet")
+    target = "lad.modeling.distillation.LAD"
+    options = {"_target_": target, "teacher_checkpoint": str(teacher / "model_final.pth")}
+    with pytest.raises(ValueError, match=f"set model.teacher_classes={theirs}"):
+        name_classes(config(ours, **options))
+    name_classes(config(ours, teacher_classes=theirs, **options))
+    name_classes(config(ours, **options | {"_target_": target.replace("LAD", "CoLAD")}))
+    data(teacher, "helmet", "head")
+    name_classes(config(ours, **options))
 
 
 def test_a_dataset_without_name_is_one_line():

@@ -207,7 +207,7 @@ def load_state(
     mismatched = [k for k in state if k in ours and k not in fitting]
     new_classes = [k for k in mismatched if is_class_layer(k, state[k], ours[k])]
     missing = [k for k in ours if k not in state and not k.endswith(OPTIONAL)]
-    _check_anchors(ours, state)
+    check_anchors(ours, state)
     if not fitting:
         raise ValueError(
             f"none of its weights fits the model: it has {_some([*state, *unused])}, the model "
@@ -302,7 +302,8 @@ def _only(prefixes: list[str]) -> str:
     return prefixes[0] if prefixes else ""
 
 
-def _check_anchors(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def check_anchors(ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError if weights were trained with other anchors than a model has."""
     for key in ours:
         if key.endswith(ANCHORS) and key in state:
             # As lists: the numbers of levels may differ.

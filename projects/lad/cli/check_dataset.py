@@ -13,6 +13,7 @@ refuse, with file and entry; exit status 1 if there is any. --html writes the pa
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_trust(parser)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     with user_errors():
         return run(args)
 

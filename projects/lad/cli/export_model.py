@@ -77,7 +77,7 @@ def comparison_images(dataset: str, metadata: Metadata) -> tuple[list[np.ndarray
     sizes = {metadata.padded(*metadata.resized(*x.shape[:2])) for x in images}
     if metadata.size is None and len(sizes) == 1:
         # Other proportions, and so another size after the image is resized.
-        images[-1] = np.concatenate([images[-1], images[-1]], axis=1)
+        images[1:] = [*images[1:-1], np.concatenate([images[-1], images[-1]], axis=1)]
     return images, name
 
 

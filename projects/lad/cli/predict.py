@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from lad.engine.command_line import add_trust
 from lad.engine.config import user_errors
+from lad.files import write_text, written_aside
 from lad.media import Input, Video, VideoWriter, find_inputs, read_image
 from lad.predict import DEVICES, Detections, Predictor
 
@@ -121,9 +122,14 @@ class Results:
         for path in filter(None, (json_file, csv_file)):
             path.parent.mkdir(parents=True, exist_ok=True)
         if json_file:
-            json_file.write_text(json.dumps(self.coco))
+            write_text(json_file, json.dumps(self.coco))
         if csv_file:
-            with open(csv_file, "w", newline="", encoding="utf-8") as file:
+            # A name of a file that is no UTF-8 keeps its bytes.
+            errors = "surrogateescape"
+            with (
+                written_aside(csv_file) as part,
+                open(part, "w", newline="", encoding="utf-8", errors=errors) as file,
+            ):
                 csv.writer(file).writerows([COLUMNS, *self.rows])
 
 

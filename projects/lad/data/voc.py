@@ -37,7 +37,14 @@ def read_voc(folder: Path, report: Report) -> Layout | None:
         if not path.is_file():
             report(f"{file}: there is no image {file.stem}.* in {images}")
         elif photo := open_photo(path, _voc_objects(file, root, report), report, file):
-            photos[file.stem] = photo
+            said = tuple(root.findtext(f"size/{x}", "").strip() for x in ("width", "height"))
+            if {*said} & {"", "0"} or said == (str(photo.width), str(photo.height)):
+                photos[file.stem] = photo
+            else:
+                report(
+                    f"{file}: its size is {'x'.join(said)}, but {path} is {photo.width}x"
+                    f"{photo.height} (turned as its EXIF data say): correct size and boxes"
+                )
     class_names = sorted({o["category_id"] for photo in photos.values() for o in photo.objects})
     for photo in photos.values():
         for entry in photo.objects:
@@ -89,11 +96,12 @@ def _voc_splits(
     for split, file in lists.items():
         if not file.is_file():
             continue
-        splits[split] = []
+        names: dict[str, None] = {}  # without those that come twice
         for line, text in enumerate(read_text(file).splitlines(), start=1):
             name = text.strip()
             if name in photos:
-                splits[split].append(photos[name])
+                names[name] = None
             elif name:
                 report(f"{file}:{line}: {name!r} has no xml file in Annotations/, or no image")
+        splits[split] = [photos[name] for name in names]
     return splits if splits.get("train") else {"train": list(photos.values())}

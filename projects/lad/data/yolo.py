@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def read_yolo(folder: Path, report: Report) -> Layout | None:
 
     An image's objects are in the file of its name in ``labels/`` in place of ``images/``: rows of
     a class and a box (center, width, height) or polygon, as shares of the image. A polygon becomes
-    its box. Without ``data.yaml`` the names are in ``classes.txt``, or are the classes' numbers.
+    its box; of a pose (``kpt_shape``) the box counts. Without ``data.yaml`` the names are in
+    ``classes.txt``, or are the classes' numbers.
 
     Raises:
         ValueError: if data.yaml cannot be used.
@@ -28,8 +29,10 @@ def read_yolo(folder: Path, report: Report) -> Layout | None:
     """
     file = folder / "data.yaml"
     class_names: list[str] | None
+    keypoints = 0
     if file.is_file():
         content = _read_yaml(file)
+        keypoints = _keypoint_values(file, content)
         class_names = _class_names(file, content)
         images = _images_of_yaml(file, content)
     elif (folder / "images").is_dir() and (folder / "labels").is_dir():
@@ -39,12 +42,12 @@ def read_yolo(folder: Path, report: Report) -> Layout | None:
         return None
     splits = {}
     for split, paths in images.items():
-        photos = [_read_photo(path, class_names, report) for path in paths]
+        labels = [label_file(path, folder) for path in paths]
+        pairs = zip(paths, labels, strict=True)
+        photos = [_read_photo(*pair, class_names, keypoints, report) for pair in pairs]
         splits[split] = [photo for photo in photos if photo]
-        if not any(label_file(path).is_file() for path in paths):
-            report(
-                f"no image of the {split} split has labels: {label_file(paths[0])} does not exist"
-            )
+        if not any(path.is_file() for path in labels):
+            report(f"no image of the {split} split has labels: {labels[0]} does not exist")
     if class_names is None:
         used = [o["category_id"] for photos in splits.values() for p in photos for o in p.objects]
         class_names = [str(number) for number in range(max(used, default=0) + 1)]
@@ -160,28 +163,41 @@ def _images_at(place: Path, folder: Path) -> list[Path]:
     return paths
 
 
-def label_file(image: Path) -> Path:
-    """Returns where the labels of an image are."""
+def label_file(image: Path, folder: Path) -> Path:
+    """Returns where the labels of an image in the folder of the data are."""
     parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
+    first = len(folder.parts) if image.is_relative_to(folder) else 0
+    for index in range(len(parts) - 2, first - 1, -1):
         if parts[index] == "images":
             parts[index] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
 
 
-def _read_photo(path: Path, class_names: Sequence[str] | None, report: Report) -> Photo | None:
-    file = label_file(path)
+def _keypoint_values(file: Path, content: Mapping[str, Any]) -> int:
+    """Returns how many numbers of a pose dataset's rows follow the box; 0 for others."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    # All values are read as text.
+    if not (isinstance(shape, list) and len(shape) == 2 and all(x.isdecimal() for x in shape)):
+        raise ValueError(f"{file}: kpt_shape is {shape}: write [number of keypoints, 2 or 3]")
+    return int(shape[0]) * int(shape[1])
+
+
+def _read_photo(
+    path: Path, file: Path, class_names: Sequence[str] | None, keypoints: int, report: Report
+) -> Photo | None:
     photo = open_photo(path, [], report, file)
     if photo and file.is_file():
         size = (photo.width, photo.height)
         limit = math.inf if class_names is None else len(class_names)
-        photo.objects.extend(_read_labels(file, size, limit, report))
+        photo.objects.extend(_read_labels(file, size, limit, keypoints, report))
     return photo
 
 
 def _read_labels(
-    file: Path, size: tuple[int, int], num_classes: float, report: Report
+    file: Path, size: tuple[int, int], num_classes: float, keypoints: int, report: Report
 ) -> Iterator[dict[str, Any]]:
     try:
         lines = read_text(file).splitlines()
@@ -197,6 +213,8 @@ def _read_labels(
         except ValueError:
             report(f"{where}: {line.strip()[:40]!r} is not a row of numbers")
             continue
+        if keypoints and len(values) == 4 + keypoints:
+            values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             report(
                 f"{where}: it has {len(values)} numbers after the class; a box has 4, a polygon "

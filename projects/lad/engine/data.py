@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lad.data.check import split_warnings
+from lad.data.dataset_dicts import load_dataset_dicts
 from lad.data.folders import read_folder
 from lad.data.layouts import Layout, Photo
+from lad.data.names import read_class_names
 from lad.data.unlabeled import read_unlabeled
 from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
-from lad.engine.fit import REACHED_IOU, fit_settings
+from lad.engine.fit import REACHED_IOU, fit_settings, fitted_settings
 from lad.engine.keys import parameters
 from lad.engine.setup import class_keys, dataset_names
 
@@ -43,7 +46,11 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
     if args.data:
         layout = read_folder(args.data)
         _check_masks(config, layout)
-        settings = data_settings(config, layout, folder, args.opts)
+        trained = None
+        if args.eval_only:
+            trained = run_folder(config, resume=args.resume)
+            _check_trained_classes(layout, trained)
+        settings = data_settings(config, layout, folder, args.opts, trained=trained)
     if args.unlabeled:
         if args.eval_only:
             raise ValueError("--unlabeled is for training: leave it out of an evaluation")
@@ -52,23 +59,47 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
                 f"--unlabeled: the config has no dataloader.train.{UNLABELED} to set; see "
                 "configs/common/data/coco.py"
             )
-        layout.splits[UNLABELED] = unlabeled_photos(args.unlabeled, layout)
+        known = {photo.path for photos in layout.splits.values() for photo in photos}
+        if not args.data:
+            names = [*dataset_names(config, "train"), *dataset_names(config, "test")]
+            records = load_dataset_dicts(names, filter_empty=False, outside_root=True)
+            known = {Path(os.path.abspath(x["file_name"])) for x in records}
+        layout.splits[UNLABELED] = unlabeled_photos(args.unlabeled, known)
         key = f"dataloader.train.{UNLABELED}"
         settings |= _dataset(config, key, os.path.join(folder, f"{UNLABELED}.json"))
     return load_config(args.config_file, args.opts, settings, trusted=args.trust), layout
 
 
-def unlabeled_photos(folder: str, layout: Layout) -> list[Photo]:
-    """Returns the images in a folder that are in no split of the labeled data.
+def run_folder(config: DictConfig, *, resume: bool) -> str:
+    """Returns the folder of the training that an evaluation takes its weights from."""
+    if resume:
+        return config.train.output_dir
+    return os.path.dirname(config.train.init_checkpoint or "")
+
+
+def _check_trained_classes(layout: Layout, folder: str) -> None:
+    """Raises ValueError if a training with ``--data`` in a folder had other classes."""
+    file = os.path.join(folder, "data", "train.json")
+    if not folder or not os.path.isfile(file):
+        return
+    trained = read_class_names(file, file)
+    if trained != layout.class_names:
+        raise ValueError(
+            f"--data: its classes are {', '.join(layout.class_names)}, those of the training "
+            f"{', '.join(trained)} ({file}): give them the same names in the same order"
+        )
+
+
+def unlabeled_photos(folder: str, known: Collection[Path]) -> list[Photo]:
+    """Returns the images in a folder that are not known as images of the labeled data.
 
     Raises:
         ValueError: if none is left, or one cannot be read.
         FileNotFoundError: if there is no such folder.
     """
-    known = {photo.path for photos in layout.splits.values() for photo in photos}
     found = [photo for photo in read_unlabeled(folder) if photo.path not in known]
     if not found:
-        raise ValueError(f"--unlabeled {folder}: all of its images are in --data already")
+        raise ValueError(f"--unlabeled {folder}: all of its images are in the labeled data already")
     return found
 
 
@@ -79,7 +110,12 @@ def data_folder(config: DictConfig, eval_only: bool) -> str:
 
 
 def data_settings(
-    config: DictConfig, layout: Layout, folder: str, overrides: Sequence[str] = ()
+    config: DictConfig,
+    layout: Layout,
+    folder: str,
+    overrides: Sequence[str] = (),
+    *,
+    trained: str | None = None,
 ) -> dict[str, Any]:
     """Returns the values by key that data need: datasets, classes, sizes, training length.
 
@@ -88,6 +124,7 @@ def data_settings(
         layout: of the data.
         folder: of the files "train.json" and "val.json".
         overrides: those of the command line.
+        trained: folder of the training that is evaluated, whose sizes are kept; None to train.
 
     Raises:
         ValueError: if the config's data have no name.
@@ -102,7 +139,9 @@ def data_settings(
         settings |= _dataset(
             config, f"dataloader.{split}.dataset", os.path.join(folder, f"{name}.json")
         )
-    if config.train.get("fit_data"):
+    if config.train.get("fit_data") and trained is not None:
+        settings |= fitted_settings(config, trained)
+    elif config.train.get("fit_data"):
         settings |= fit_settings(config, layout.splits["train"], overrides)
     return settings | _length(config.train, len(layout.splits["train"]), config, overrides)
 

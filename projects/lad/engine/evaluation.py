@@ -197,7 +197,7 @@ def headline(metrics: Mapping[str, float]) -> str:
     Args:
         metrics: such as ``{"bbox/AP": 31.2, "bbox/AP-cat": 40.0, "val/total_loss": 0.7}``.
     """
-    shown = {name: x for name, x in metrics.items() if "-" not in name.rpartition("/")[2]}
+    shown = {name: x for name, x in metrics.items() if "/AP-" not in name}
     groups: dict[str, list[str]] = {}
     for name, value in shown.items():
         task, _, metric = name.rpartition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from lad.checkpoint.load import RANDOM
 from lad.data.folders import clip_box
 from lad.data.layouts import Photo
 from lad.engine.setup import detectors
@@ -63,6 +65,28 @@ def fit_settings(
         boxes = [resized_boxes(part, resize) for part in _by_class(photos)]
         scale = best_scale(boxes, anchors.strides, anchors.scale)
     return settings | dict.fromkeys(keys if scale is not None else [], scale)
+
+
+def fitted_settings(config: DictConfig, folder: str) -> dict[str, Any]:
+    """Returns the image size and anchors of a training, by key, from the config.yaml in its folder.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    path = os.path.join(folder, "config.yaml")
+    if not folder or not os.path.isfile(path):
+        return {}
+    keys = [
+        f"{_AUGMENTATIONS.format(split='test')}.0.{x}" for x in ("short_edge_length", "max_size")
+    ]
+    keys += [f"{key}.anchor_generator.scale" for key, _ in detectors(config)]
+    try:
+        trained = OmegaConf.load(path)
+        values = {key: OmegaConf.select(trained, key) for key in keys}  # type: ignore[arg-type]
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise ValueError(f"{path}: the training's config cannot be read: {error}") from error
+    ours = {key: OmegaConf.select(config, key) for key in keys}
+    return {k: x for k, x in values.items() if x is not None and ours[k] is not None}
 
 
 def best_scale(
@@ -114,15 +138,13 @@ def _size_settings(
 
 
 def _by_class(photos: Sequence[Photo]) -> list[list[Photo]]:
-    """Returns the photos once per class, each with the objects of that class alone."""
-    classes = sorted({x["category_id"] for photo in photos for x in photo.objects})
-    return [
-        [
-            photo._replace(objects=[x for x in photo.objects if x["category_id"] == label])
-            for photo in photos
-        ]
-        for label in classes
-    ]
+    """Returns the photos of each class, with the objects of that class alone."""
+    found: dict[int, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        for label in {x["category_id"] for x in photo.objects}:
+            objects = [x for x in photo.objects if x["category_id"] == label]
+            found[label].append(photo._replace(objects=objects))
+    return [found[label] for label in sorted(found)]
 
 
 def _augmentations(config: DictConfig, split: str) -> Any:
@@ -133,7 +155,7 @@ def _teachers_scale(config: DictConfig) -> float | None:
     """Returns the anchors' scale of a frozen teacher's training, None if nothing tells it."""
     checkpoint = config.model.get("teacher_checkpoint")
     path = os.path.join(os.path.dirname(checkpoint or ""), "config.yaml")
-    if not checkpoint or not os.path.isfile(path):
+    if checkpoint in (None, "", RANDOM) or not os.path.isfile(path):
         return None
     try:
         nodes = detectors(OmegaConf.load(path))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lad.checkpoint.load import OPTIONAL
+from lad.checkpoint.load import OPTIONAL, check_anchors
 from lad.checkpoint.read import read_training
 from lad.engine.stopping import Checkpointer
 from lad.engine.trainer import Trainer
@@ -80,6 +80,13 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], path: s
                 f"{names[0]}{shape}; resume with the run's own config.yaml, or start a new "
                 "training with train.init_checkpoint and another train.output_dir"
             )
+
+    try:
+        check_anchors(ours, weights)
+    except ValueError as error:
+        raise ValueError(
+            f"--resume: {path} is of another model: {error}; resume with the run's own config.yaml"
+        ) from error
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, path: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
 
@@ -30,11 +32,13 @@ def name_classes(config: DictConfig) -> None:
     Without the latter they are those of the training dataset. Nothing changes without the former.
 
     Raises:
-        ValueError: if there are no names.
+        ValueError: if there are no names, or a frozen teacher was trained with ``--data`` on other
+            classes and ``model.teacher_classes`` does not say so.
         FileNotFoundError: if a file does not exist.
     """
     model = config.model
     if model.get("teacher_classes") is None:
+        _check_teachers_data(config)
         return
     model.teacher_classes = read_class_names(model.teacher_classes, "model.teacher_classes")
     student = model.get("student_classes") or next(iter(dataset_names(config, "train")), None)
@@ -44,6 +48,27 @@ def name_classes(config: DictConfig) -> None:
             "classes: list them in model.student_classes"
         )
     model.student_classes = read_class_names(student, "model.student_classes")
+
+
+def _check_teachers_data(config: DictConfig) -> None:
+    """Raises ValueError if a frozen teacher's own data have other classes than the training's."""
+    checkpoint = config.model.get("teacher_checkpoint") or ""
+    folder, names = os.path.dirname(checkpoint), dataset_names(config, "train")
+    file = os.path.join(folder, "data", "train.json")
+    is_run = folder and os.path.isfile(os.path.join(folder, "config.yaml"))
+    if not is_run or not names or not os.path.isfile(file):
+        return
+    target = config.model.get("_target_")
+    method = locate(target) if isinstance(target, str) else target
+    if getattr(method, "trains_teacher", False):
+        return  # it learns them
+    theirs, ours = read_class_names(file, file), read_class_names(names[0], names[0])
+    if theirs != ours:
+        raise ValueError(
+            f"model.teacher_checkpoint={checkpoint} was trained on the classes "
+            f"{', '.join(theirs)}, the training data have {', '.join(ours)}: set "
+            f"model.teacher_classes={file}"
+        )
 
 
 def frozen_teacher(model: nn.Module) -> bool:
