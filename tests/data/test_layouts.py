@@ -366,7 +366,7 @@ def test_voc_and_its_lists(tmp_path):
 def test_voc_of_another_size_and_names_that_come_twice(tmp_path):
     for name in ("1", "2", "3"):
         file = write_voc(tmp_path, name, [("cat", (9, 5, 28, 14))])
-        width, height = {"1": (64, 48), "2": (0, 0), "3": (48, 64)}[name]
+        width, height = {"1": (64, 48), "2": (0, 0), "3": (48.0, 64)}[name]
         size = f"<annotation><size><width>{width}</width><height>{height}</height></size>"
         file.write_text(file.read_text("utf-8").replace("<annotation>", size), "utf-8")
     problems = []

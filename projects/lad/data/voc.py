@@ -37,12 +37,12 @@ def read_voc(folder: Path, report: Report) -> Layout | None:
         if not path.is_file():
             report(f"{file}: there is no image {file.stem}.* in {images}")
         elif photo := open_photo(path, _voc_objects(file, root, report), report, file):
-            said = tuple(root.findtext(f"size/{x}", "").strip() for x in ("width", "height"))
-            if {*said} & {"", "0"} or said == (str(photo.width), str(photo.height)):
+            said = _said_size(root)
+            if said in (None, (photo.width, photo.height)):
                 photos[file.stem] = photo
             else:
                 report(
-                    f"{file}: its size is {'x'.join(said)}, but {path} is {photo.width}x"
+                    f"{file}: its size is {said[0]}x{said[1]}, but {path} is {photo.width}x"
                     f"{photo.height} (turned as its EXIF data say): correct size and boxes"
                 )
     class_names = sorted({o["category_id"] for photo in photos.values() for o in photo.objects})
@@ -63,6 +63,15 @@ def _read_xml(file: Path, report: Report) -> ElementTree.Element | None:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         report(f"{file}: it is not XML: {error}")
         return None
+
+
+def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """Returns width and height of the image, None where a tool has left them out."""
+    try:
+        width, height = (int(float(root.findtext(f"size/{x}") or "")) for x in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width and height else None
 
 
 def _voc_objects(file: Path, root: ElementTree.Element, report: Report) -> list[dict]:
