@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "projects/lad"
 MAY_IMPORT = {
     "compat": set(),
     "files": set(),
-    "media": set(),
+    "media": {"data"},
     "metrics": {"files"},
     "structures": set(),
     "ops": {"structures"},
@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "checkpoint": {"files", "modeling"},
     "inspection": {"structures", "assignment", "modeling"},
     "data": {"compat"},
-    "visualize": {"metrics"},
+    "visualize": {"media", "metrics"},
     "engine": {
         *("compat", "files", "metrics", "structures", "ops", "assignment", "modeling"),
         *("checkpoint", "data", "visualize", "inspection"),
