@@ -14,6 +14,7 @@ import numpy as np
 from lad.data import images
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 180_000_000  # of an image, about Pillow's own limit
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 # `Video` reports files that FFmpeg cannot read, so FFmpeg need not; OpenCV reads this on first use.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -81,9 +82,6 @@ def _in_folder(folder: Path, leave_out: str | Path | None) -> list[Input]:
 def _is_media(path: Path) -> bool:
     known = path.suffix.lower() in IMAGES + VIDEOS
     return known and path.is_file() and not path.name.startswith(".")
-
-
-MAX_PIXELS = 180_000_000  # of an image, about Pillow's own limit
 
 
 def read_image(path: str | Path) -> np.ndarray:

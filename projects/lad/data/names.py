@@ -44,6 +44,15 @@ def read_class_names(source: str | Sequence[str], key: str) -> list[str]:
     return names
 
 
+def trained_classes(folder: str) -> tuple[str, list[str]] | None:
+    """Returns the training data's file in the folder of a run with ``--data``, and its classes.
+
+    None for "" and for other folders.
+    """
+    file = os.path.join(folder, "data", "train.json")
+    return (file, read_class_names(file, file)) if folder and os.path.isfile(file) else None
+
+
 def _names_of_dataset(name: str) -> list[str]:
     if MetadataCatalog.get(name).get("thing_classes") is None:
         DatasetCatalog.get(name)  # loading a dataset sets its metadata

@@ -14,7 +14,7 @@ from lad.data.check import split_warnings
 from lad.data.dataset_dicts import load_dataset_dicts
 from lad.data.folders import read_folder
 from lad.data.layouts import Layout, Photo
-from lad.data.names import read_class_names
+from lad.data.names import trained_classes
 from lad.data.unlabeled import read_unlabeled
 from lad.engine.box_sizes import BoxSizes
 from lad.engine.config import load_config
@@ -59,8 +59,9 @@ def load_config_with_data(args: argparse.Namespace) -> tuple[DictConfig, Layout]
                 f"--unlabeled: the config has no dataloader.train.{UNLABELED} to set; see "
                 "configs/common/data/coco.py"
             )
-        known = {photo.path for photos in layout.splits.values() for photo in photos}
-        if not args.data:
+        if args.data:
+            known = {photo.path for photos in layout.splits.values() for photo in photos}
+        else:
             names = [*dataset_names(config, "train"), *dataset_names(config, "test")]
             records = load_dataset_dicts(names, filter_empty=False, outside_root=True)
             known = {Path(os.path.abspath(x["file_name"])) for x in records}
@@ -79,11 +80,9 @@ def run_folder(config: DictConfig, *, resume: bool) -> str:
 
 def _check_trained_classes(layout: Layout, folder: str) -> None:
     """Raises ValueError if a training with ``--data`` in a folder had other classes."""
-    file = os.path.join(folder, "data", "train.json")
-    if not folder or not os.path.isfile(file):
-        return
-    trained = read_class_names(file, file)
-    if trained != layout.class_names:
+    found = trained_classes(folder)
+    if found and found[1] != layout.class_names:
+        file, trained = found
         raise ValueError(
             f"--data: its classes are {', '.join(layout.class_names)}, those of the training "
             f"{', '.join(trained)} ({file}): give them the same names in the same order"

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,20 +73,17 @@ def fitted_settings(config: DictConfig, folder: str) -> dict[str, Any]:
     Raises:
         ValueError: if it cannot be read.
     """
-    path = os.path.join(folder, "config.yaml")
-    if not folder or not os.path.isfile(path):
-        return {}
     keys = [
         f"{_AUGMENTATIONS.format(split='test')}.0.{x}" for x in ("short_edge_length", "max_size")
     ]
     keys += [f"{key}.anchor_generator.scale" for key, _ in detectors(config)]
-    try:
-        trained = OmegaConf.load(path)
-        values = {key: OmegaConf.select(trained, key) for key in keys}  # type: ignore[arg-type]
-    except Exception as error:  # whatever a damaged or foreign file raises
-        raise ValueError(f"{path}: the training's config cannot be read: {error}") from error
-    ours = {key: OmegaConf.select(config, key) for key in keys}
-    return {k: x for k, x in values.items() if x is not None and ours[k] is not None}
+
+    def values(config: Any) -> dict[str, Any]:
+        found = {key: OmegaConf.select(config, key) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    trained = _of_saved_config(folder, "training", values) if folder else None
+    return {key: value for key, value in (trained or {}).items() if key in values(config)}
 
 
 def best_scale(
@@ -154,17 +151,28 @@ def _augmentations(config: DictConfig, split: str) -> Any:
 def _teachers_scale(config: DictConfig) -> float | None:
     """Returns the anchors' scale of a frozen teacher's training, None if nothing tells it."""
     checkpoint = config.model.get("teacher_checkpoint")
-    path = os.path.join(os.path.dirname(checkpoint or ""), "config.yaml")
-    if checkpoint in (None, "", RANDOM) or not os.path.isfile(path):
+    if checkpoint in (None, "", RANDOM):
         return None
-    try:
-        nodes = detectors(OmegaConf.load(path))  # type: ignore[arg-type]
-    except Exception as error:  # whatever a damaged or foreign file raises
-        raise ValueError(
-            f"{path}: the teacher's config cannot be read; mend it or move it away"
-        ) from error
+    nodes = _of_saved_config(os.path.dirname(checkpoint), "teacher", detectors) or []
     scales = [OmegaConf.select(node, "anchor_generator.scale") for _, node in nodes]
     return scales[0] if scales else None
+
+
+def _of_saved_config(folder: str, whose: str, read: Callable[[Any], Any]) -> Any:
+    """Returns what a function reads in the config.yaml of a run's folder, None if there is none.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    path = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(path):
+        return None
+    try:
+        return read(OmegaConf.load(path))
+    except Exception as error:  # whatever a damaged or foreign file raises
+        raise ValueError(
+            f"{path}: the {whose}'s config cannot be read; mend it or move it away"
+        ) from error
 
 
 def resized_boxes(photos: Iterable[Photo], augmentations: Iterable[DictConfig]) -> Tensor:

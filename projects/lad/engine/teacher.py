@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lad.data.images import UnreadableImage
-from lad.data.names import read_class_names
+from lad.data.names import read_class_names, trained_classes
 from lad.engine.hooks import unwrap
 from lad.engine.setup import dataset_names
 from lad.engine.signals import Refused, StopSignals
@@ -54,15 +54,15 @@ def _check_teachers_data(config: DictConfig) -> None:
     """Raises ValueError if a frozen teacher's own data have other classes than the training's."""
     checkpoint = config.model.get("teacher_checkpoint") or ""
     folder, names = os.path.dirname(checkpoint), dataset_names(config, "train")
-    file = os.path.join(folder, "data", "train.json")
-    is_run = folder and os.path.isfile(os.path.join(folder, "config.yaml"))
-    if not is_run or not names or not os.path.isfile(file):
+    found = trained_classes(folder)
+    is_run = os.path.isfile(os.path.join(folder, "config.yaml"))
+    if not found or not is_run or not names:
         return
     target = config.model.get("_target_")
     method = locate(target) if isinstance(target, str) else target
     if getattr(method, "trains_teacher", False):
         return  # it learns them
-    theirs, ours = read_class_names(file, file), read_class_names(names[0], names[0])
+    (file, theirs), ours = found, read_class_names(names[0], names[0])
     if theirs != ours:
         raise ValueError(
             f"model.teacher_checkpoint={checkpoint} was trained on the classes "

@@ -107,14 +107,5 @@ def _copy_for_losses(model: nn.Module) -> nn.Module:
         if module is model or isinstance(module, _DETECTORS):
             module.training = True
         if isinstance(module, DenseDetector):
-            module._ema_update = partial(_own_normalizer, module)
+            module._ema_update = partial(module._ema_update, momentum=0.0)
     return model
-
-
-def _own_normalizer(
-    network: DenseDetector, name: str, value: float, initial_value: float, momentum: float = 0.9
-) -> float:
-    """Takes the place of Detectron2's moving mean; a second pass has the first one's number."""
-    if not getattr(network, "_is_second_pass", False):
-        setattr(network, name, value)
-    return getattr(network, name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lad import compat
 from lad.assignment.assigners import LabelAssigner
+from lad.modeling.losses import nan_unless_finite
 from lad.modeling.network import DenseNetwork, Towers
 from lad.modeling.postprocess import NMSSettings, SelectedBoxes, topk_per_level
 from lad.ops.coders import TransformCoder
@@ -125,8 +126,7 @@ class Detectron2Network(DenseNetwork):
             regression = predictions.regression
             predictions = predictions._replace(regression=regression.nan_to_num())
             losses = self.detectron2_losses(predictions, assignment, targets)
-            first = next(iter(losses))
-            return {**losses, first: losses[first] + 0.0 * regression.sum()}
+            return nan_unless_finite(losses, regression)
 
     @contextmanager
     def second_pass(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from lad.modeling.batch import Outputs, ground_truth, split_by_labels
 from lad.modeling.checks import check_intermediates, check_networks, check_teachable
 from lad.modeling.classes import ClassMap, describe, match_classes
 from lad.modeling.distill_loss import DistillLoss
+from lad.modeling.losses import nan_unless_finite
 from lad.modeling.network import (
     DenseNetwork,
     ModelInfo,
@@ -310,9 +311,7 @@ class LAD(Distillation):
         assert assignment is not None and assignment.cost is not None
         predictions = outputs.student.predictions
         losses = self.student.losses(predictions, assignment, targets)
-        # The costs of a diverged teacher are not finite: they make the first loss so too.
-        first = next(iter(losses))
-        return {**losses, first: losses[first] + 0.0 * assignment.cost.sum()}
+        return nan_unless_finite(losses, assignment.cost)  # those of a diverged teacher are not
 
 
 @META_ARCH_REGISTRY.register()

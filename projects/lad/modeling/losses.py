@@ -28,6 +28,12 @@ def positives(predictions: DensePredictions, assignment: Assignment) -> tuple[Te
     return image, anchor
 
 
+def nan_unless_finite(losses: dict[str, Tensor], values: Tensor) -> dict[str, Tensor]:
+    """Returns losses of which the first is NaN if one of the values is not finite."""
+    first = next(iter(losses))
+    return {**losses, first: losses[first] + 0.0 * values.sum()}
+
+
 class DetectionLosses:
     """Focal class loss, GIoU box loss and the IoU branch's cross-entropy.
 
